@@ -1,0 +1,220 @@
+//! Reads many pieces on all cores and hands each to a function: hashing at import, checking what lies at a target.
+//!
+//! One file of any size keeps every core busy, and so do 100,000 small ones. It does not know what the bytes are for.
+//! Called by `import` and `survey`.
+//!
+//! Threads take short runs of pieces in order, so the disk sees a few nearly sequential readers rather than one per
+//! half of the share, as a recursive split would give.
+
+use std::fs::File;
+use std::io;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+
+use super::StorageError;
+use super::os;
+use crate::content::{FileIndex, Geometry, PieceIndex};
+
+/// Bytes a thread takes at once, about: enough to make taking them cheap, little enough to end together.
+const RUN_BYTES: u32 = 4 * 1024 * 1024;
+/// Bytes between two reports of progress.
+const REPORT_BYTES: u64 = 1024 * 1024;
+
+/// Where pieces are read from.
+pub(super) trait Readable: Sync {
+    /// Opens a file; called once per run of pieces of it.
+    fn open(&self, file: FileIndex) -> Result<File, StorageError>;
+    /// The error for a failed read of it.
+    fn failed(&self, file: FileIndex, source: io::Error) -> StorageError;
+}
+
+/// Progress and the wish to stop, shared by all threads.
+pub(super) struct Watch<'a> {
+    /// Told the bytes read so far, about once per MiB, from any thread; numbers may arrive slightly out of order.
+    pub(super) progress: &'a (dyn Fn(u64) + Sync),
+    /// Ends the work with [`StorageError::Cancelled`].
+    pub(super) cancel: &'a AtomicBool,
+}
+
+/// Calls `visit` with the bytes of each of `pieces`, in no order, from all cores. The answers come in the order of `pieces`.
+///
+/// # Errors
+/// The one for the earliest piece that fails, of opening, reading, `visit` or [`StorageError::Cancelled`].
+pub(super) fn visit_pieces<R: Send>(
+    geometry: &Geometry,
+    pieces: &[PieceIndex],
+    from: &impl Readable,
+    watch: &Watch<'_>,
+    visit: impl Fn(PieceIndex, &[u8]) -> Result<R, StorageError> + Sync,
+) -> Result<Vec<R>, StorageError> {
+    if pieces.is_empty() {
+        return Ok(Vec::new());
+    }
+    let run = (RUN_BYTES / geometry.piece_len()).max(1) as usize;
+    let next = AtomicUsize::new(0);
+    let done = AtomicU64::new(0);
+    let stop = AtomicBool::new(false);
+    let per_thread = rayon::broadcast(|_| {
+        let mut answers = Vec::new();
+        let mut buffer = Vec::new();
+        let mut open: Option<(FileIndex, File)> = None;
+        while !stop.load(Ordering::Relaxed) {
+            let first = next.fetch_add(run, Ordering::Relaxed);
+            let Some(taken) = pieces.get(first..pieces.len().min(first + run)) else {
+                break;
+            };
+            if taken.is_empty() {
+                break;
+            }
+            for (position, &piece) in (first..).zip(taken) {
+                let answer = if watch.cancel.load(Ordering::Relaxed) {
+                    Err(StorageError::Cancelled)
+                } else {
+                    read(geometry, piece, from, &mut open, &mut buffer)
+                        .and_then(|()| visit(piece, &buffer))
+                };
+                let failed = answer.is_err();
+                answers.push((position, answer));
+                if failed {
+                    stop.store(true, Ordering::Relaxed);
+                    break;
+                }
+                let len = buffer.len() as u64;
+                let before = done.fetch_add(len, Ordering::Relaxed);
+                if (before + len) / REPORT_BYTES != before / REPORT_BYTES {
+                    (watch.progress)(before + len);
+                }
+            }
+        }
+        answers
+    });
+    let mut answers: Vec<_> = per_thread.into_iter().flatten().collect();
+    answers.sort_unstable_by_key(|(position, _)| *position);
+    let answers = answers
+        .into_iter()
+        .map(|(_, answer)| answer)
+        .collect::<Result<Vec<_>, _>>()?;
+    assert_eq!(
+        answers.len(),
+        pieces.len(),
+        "threads stop early only on an error"
+    );
+    (watch.progress)(done.load(Ordering::Relaxed));
+    Ok(answers)
+}
+
+fn read(
+    geometry: &Geometry,
+    piece: PieceIndex,
+    from: &impl Readable,
+    open: &mut Option<(FileIndex, File)>,
+    buffer: &mut Vec<u8>,
+) -> Result<(), StorageError> {
+    let span = geometry.locate(piece);
+    if open.as_ref().is_none_or(|(file, _)| *file != span.file) {
+        // Closed first: a thread holds one file open at a time.
+        *open = None;
+        *open = Some((span.file, from.open(span.file)?));
+    }
+    let (_, file) = open.as_ref().expect("opened just above");
+    buffer.resize(span.len as usize, 0);
+    os::read_exact_at(file, buffer, span.offset).map_err(|source| from.failed(span.file, source))
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use std::path::PathBuf;
+
+    struct Folder(tempfile::TempDir);
+
+    impl Folder {
+        fn path(&self, file: FileIndex) -> PathBuf {
+            self.0.path().join(file.to_string())
+        }
+    }
+
+    impl Readable for Folder {
+        fn open(&self, file: FileIndex) -> Result<File, StorageError> {
+            File::open(self.path(file)).map_err(|source| self.failed(file, source))
+        }
+
+        fn failed(&self, file: FileIndex, source: io::Error) -> StorageError {
+            StorageError::reading(&self.path(file), source)
+        }
+    }
+
+    fn scene(lens: &[usize]) -> (Folder, Geometry) {
+        let folder = Folder(tempfile::tempdir().unwrap());
+        for (index, len) in (0_u32..).zip(lens) {
+            let bytes: Vec<u8> = (0..*len)
+                .map(|at| (at / 7 + index as usize) as u8)
+                .collect();
+            std::fs::write(folder.path(FileIndex::new(index)), bytes).unwrap();
+        }
+        let lens: Vec<u64> = lens.iter().map(|len| *len as u64).collect();
+        (folder, Geometry::new(16 * 1024, &lens).unwrap())
+    }
+
+    static NEVER: AtomicBool = AtomicBool::new(false);
+    static QUIET: Watch<'_> = Watch {
+        progress: &|_| {},
+        cancel: &NEVER,
+    };
+
+    #[test]
+    fn every_piece_is_visited_once_and_answers_keep_the_order() {
+        let (folder, geometry) = scene(&[1, 0, 16 * 1024, 5_000_001, 40_000, 0, 3]);
+        let pieces: Vec<_> = geometry.pieces().collect();
+        let seen = visit_pieces(&geometry, &pieces, &folder, &QUIET, |piece, bytes| {
+            Ok((piece, bytes.to_vec()))
+        })
+        .unwrap();
+        assert_eq!(seen.len(), geometry.piece_count() as usize);
+        for (&expected, (piece, bytes)) in pieces.iter().zip(&seen) {
+            let span = geometry.locate(expected);
+            assert_eq!(*piece, expected);
+            let whole = std::fs::read(folder.path(span.file)).unwrap();
+            assert_eq!(bytes, &whole[span.offset as usize..][..span.len as usize]);
+        }
+    }
+
+    #[test]
+    fn progress_ends_at_the_total_and_the_wish_to_stop_ends_the_work() {
+        let (folder, geometry) = scene(&[5_000_001]);
+        let pieces: Vec<_> = geometry.pieces().collect();
+        let last = AtomicU64::new(0);
+        let watch = Watch {
+            progress: &|bytes| {
+                last.fetch_max(bytes, Ordering::Relaxed);
+            },
+            cancel: &AtomicBool::new(false),
+        };
+        visit_pieces(&geometry, &pieces, &folder, &watch, |_, _| Ok(())).unwrap();
+        assert_eq!(last.load(Ordering::Relaxed), 5_000_001);
+        let watch = Watch {
+            progress: &|_| {},
+            cancel: &AtomicBool::new(true),
+        };
+        let error = visit_pieces(&geometry, &pieces, &folder, &watch, |_, _| Ok(())).unwrap_err();
+        assert!(matches!(error, StorageError::Cancelled));
+    }
+
+    #[test]
+    fn a_file_that_became_shorter_is_a_changed_source() {
+        let (folder, geometry) = scene(&[100_000]);
+        let path = folder.path(FileIndex::new(0));
+        File::options()
+            .write(true)
+            .open(&path)
+            .unwrap()
+            .set_len(20_000)
+            .unwrap();
+        let pieces: Vec<_> = geometry.pieces().collect();
+        let error = visit_pieces(&geometry, &pieces, &folder, &QUIET, |_, _| Ok(())).unwrap_err();
+        assert!(
+            matches!(error, StorageError::SourceChanged { .. }),
+            "{error:?}"
+        );
+    }
+}

@@ -1,0 +1,580 @@
+//! Import: turns files and folders of the user into a manifest, its piece hashes and a store that reads them in place.
+//!
+//! Reads every byte once, on all cores, and copies none. Changes nothing on disk. What becomes an entry is decided in
+//! `scan`. Called by `node` and by the verbs `seed`, `link`, `ls` and `verify`.
+//! Source: BEP 52 (roots and layers).
+
+use std::path::PathBuf;
+use std::sync::atomic::AtomicBool;
+
+use super::StorageError;
+use super::hashing::{Watch, visit_pieces};
+use super::scan::{Scan, Skipped, scan};
+use super::source::{SourceFile, SourceStore};
+use crate::content::{
+    Digest, Entry, EntryKind, FileIndex, Geometry, Layout, Manifest, Name, PieceHashes,
+    RelativePath, hash_piece, layer_root, piece_len_for,
+};
+
+/// How to import.
+#[derive(Clone, Debug, Default)]
+pub struct ImportOptions {
+    /// Name of the share; by default that of the first path.
+    pub name: Option<Name>,
+}
+
+/// How far an import is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ImportProgress {
+    /// Looking for files.
+    Scan {
+        /// Found so far.
+        files: u64,
+        /// Their bytes.
+        bytes: u64,
+    },
+    /// Reading and hashing them.
+    Hash {
+        /// Hashed so far; reports of several threads may arrive slightly out of order.
+        bytes: u64,
+        /// Of how many.
+        total: u64,
+    },
+}
+
+/// A share made of local files.
+#[derive(Debug)]
+pub struct Imported {
+    /// What it is.
+    pub manifest: Manifest,
+    /// The hash of every piece.
+    pub hashes: PieceHashes,
+    /// Its bytes.
+    pub store: SourceStore,
+    /// What was left out, in path order.
+    pub skipped: Vec<Skipped>,
+}
+
+/// Makes a share of `paths`.
+///
+/// One file makes a share of that file, one folder a share of its content, several paths a folder with one entry each. A
+/// path that is a link is followed; below it a link is kept when it stays inside and skipped otherwise. Equal trees make
+/// equal manifests whatever the order of the paths below the first. `progress` is called from several threads.
+///
+/// # Errors
+/// [`StorageError::NotFound`], [`StorageError::Read`], [`StorageError::NotAFileOrFolder`] for what cannot be read;
+/// [`StorageError::EqualNames`], [`StorageError::NoName`], [`StorageError::NotUtf8`], [`StorageError::SourceName`],
+/// [`StorageError::Unshareable`] for what cannot be named; [`StorageError::SourceChanged`] when a file changes
+/// meanwhile; [`StorageError::Cancelled`] soon after `cancel` is set.
+pub fn import(
+    paths: &[PathBuf],
+    options: &ImportOptions,
+    progress: &(dyn Fn(ImportProgress) + Sync),
+    cancel: &AtomicBool,
+) -> Result<Imported, StorageError> {
+    let found = |files, bytes| progress(ImportProgress::Scan { files, bytes });
+    let Scan {
+        name,
+        layout,
+        files,
+        others,
+        skipped,
+    } = scan(paths, options.name.as_ref(), &found, cancel)?;
+
+    let lens: Vec<u64> = files.iter().map(|file| file.signature.len).collect();
+    let geometry =
+        Geometry::new(piece_len_for(&lens), &lens).map_err(|reason| StorageError::Unshareable {
+            reason: reason.into(),
+        })?;
+
+    let mut sources = Vec::with_capacity(files.len());
+    let mut described = Vec::with_capacity(files.len());
+    for file in files {
+        sources.push(SourceFile {
+            path: file.source,
+            signature: file.signature,
+        });
+        described.push((file.path, file.executable));
+    }
+    // The first path is the one the share is named after; with several there is no single place.
+    let result = paths.first().cloned().unwrap_or_default();
+    let store = SourceStore::new(geometry.clone(), sources, result);
+
+    let pieces: Vec<_> = geometry.pieces().collect();
+    let total = geometry.total_len();
+    let report = |bytes| progress(ImportProgress::Hash { bytes, total });
+    let watch = Watch {
+        progress: &report,
+        cancel,
+    };
+    let digests = visit_pieces(&geometry, &pieces, &store, &watch, |piece, bytes| {
+        Ok(hash_piece(bytes, geometry.width_of(piece)))
+    })?;
+    // Once more at the end: a write behind the reading head would otherwise show only when the piece is served.
+    for file in (0..geometry.file_count()).map(FileIndex::new) {
+        store.check(file)?;
+    }
+
+    let (manifest, hashes) = describe(name, layout, &geometry, described, others, digests)?;
+    Ok(Imported {
+        manifest,
+        hashes,
+        store,
+        skipped,
+    })
+}
+
+/// Puts the manifest together from what was found and hashed. `files` are path and executable bit, in the geometry's order.
+fn describe(
+    name: Name,
+    layout: Layout,
+    geometry: &Geometry,
+    files: Vec<(RelativePath, bool)>,
+    others: Vec<Entry>,
+    digests: Vec<Digest>,
+) -> Result<(Manifest, PieceHashes), StorageError> {
+    let mut entries = others;
+    entries.reserve(files.len());
+    for (file, (path, executable)) in (0_u32..).zip(files) {
+        let file = FileIndex::new(file);
+        let pieces = geometry.file_pieces(file);
+        let layer = &digests[pieces.start as usize..pieces.end as usize];
+        let root = match layer {
+            [] => None,
+            [only] => Some(*only),
+            layer => Some(layer_root(layer, geometry.piece_width())),
+        };
+        let kind = EntryKind::File {
+            len: geometry.file_len(file),
+            root,
+            executable,
+        };
+        entries.push(Entry { path, kind });
+    }
+    let manifest = Manifest::new(name, layout, entries)
+        .map_err(|reason| StorageError::Unshareable { reason })?;
+    assert_eq!(
+        manifest.geometry(),
+        geometry,
+        "the same rule over the same files in the same order"
+    );
+    let hashes = PieceHashes::from_digests(&manifest, digests)
+        .map_err(|reason| StorageError::Hashes { reason })?;
+    Ok((manifest, hashes))
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use std::fs;
+    use std::os::unix::fs::{PermissionsExt, symlink};
+    use std::path::Path;
+    use std::sync::Mutex;
+    use std::sync::atomic::Ordering;
+
+    use super::*;
+    use crate::content::PieceIndex;
+    use crate::storage::{ErrorClass, PieceStore, SkipReason};
+
+    /// What is done to a file, and its name for messages.
+    type Change = (&'static str, fn(&Path));
+
+    fn run(paths: &[PathBuf]) -> Result<Imported, StorageError> {
+        import(
+            paths,
+            &ImportOptions::default(),
+            &|_| {},
+            &AtomicBool::new(false),
+        )
+    }
+
+    fn write(path: &Path, bytes: &[u8]) {
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, bytes).unwrap();
+    }
+
+    fn noise(len: usize) -> Vec<u8> {
+        (0..len as u64)
+            .map(|at| (at.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 40) as u8)
+            .collect()
+    }
+
+    fn read_all(imported: &Imported) -> Vec<Vec<u8>> {
+        let geometry = imported.manifest.geometry();
+        let mut files = vec![Vec::new(); geometry.file_count() as usize];
+        for piece in geometry.pieces() {
+            let mut bytes = vec![0; geometry.len_of(piece) as usize];
+            imported.store.read_piece(piece, &mut bytes).unwrap();
+            assert!(imported.hashes.verify(geometry, piece, &bytes).is_some());
+            files[geometry.locate(piece).file.as_usize()].extend(bytes);
+        }
+        files
+    }
+
+    fn paths_of(imported: &Imported) -> Vec<&str> {
+        imported
+            .manifest
+            .entries()
+            .iter()
+            .map(|entry| entry.path.as_str())
+            .collect()
+    }
+
+    #[test]
+    fn one_file_becomes_a_share_of_that_file() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("movie.bin");
+        write(&path, &noise(1_000_000));
+        let imported = run(&[path]).unwrap();
+        assert_eq!(imported.manifest.layout(), Layout::File);
+        assert_eq!(paths_of(&imported), ["movie.bin"]);
+        assert_eq!(read_all(&imported), [noise(1_000_000)]);
+        assert!(imported.skipped.is_empty());
+    }
+
+    #[test]
+    fn a_given_name_renames_a_share_of_one_file() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("f");
+        write(&path, b"x");
+        let options = ImportOptions {
+            name: Some(Name::parse("other").unwrap()),
+        };
+        let imported = import(&[path], &options, &|_| {}, &AtomicBool::new(false)).unwrap();
+        assert_eq!(imported.manifest.name().as_str(), "other");
+        assert_eq!(paths_of(&imported), ["other"]);
+    }
+
+    #[test]
+    fn a_folder_keeps_structure_empty_things_links_and_the_executable_bit() {
+        let folder = tempfile::tempdir().unwrap();
+        let top = folder.path().join("top");
+        write(&top.join("b/deep/data"), &noise(70_000));
+        write(&top.join("a"), b"small");
+        write(&top.join("none"), b"");
+        fs::create_dir_all(top.join("hollow/inner")).unwrap();
+        symlink("../a", top.join("b/link")).unwrap();
+        for (mode, name) in [(0o640, "plain"), (0o610, "group")] {
+            write(&top.join(name), b"#!");
+            fs::set_permissions(top.join(name), fs::Permissions::from_mode(mode)).unwrap();
+        }
+        let imported = run(&[top]).unwrap();
+        assert_eq!(imported.manifest.layout(), Layout::Folder);
+        assert_eq!(imported.manifest.name().as_str(), "top");
+        let expected = [
+            "a",
+            "b/deep/data",
+            "b/link",
+            "group",
+            "hollow/inner",
+            "none",
+            "plain",
+        ];
+        assert_eq!(paths_of(&imported), expected);
+        let kinds: Vec<_> = imported
+            .manifest
+            .entries()
+            .iter()
+            .map(|entry| &entry.kind)
+            .collect();
+        assert_eq!(
+            kinds[2],
+            &EntryKind::Symlink {
+                target: "../a".to_owned()
+            }
+        );
+        assert!(matches!(
+            kinds[3],
+            EntryKind::File {
+                executable: true,
+                ..
+            }
+        ));
+        assert_eq!(kinds[4], &EntryKind::EmptyFolder);
+        assert!(matches!(
+            kinds[5],
+            EntryKind::File {
+                len: 0,
+                root: None,
+                ..
+            }
+        ));
+        assert!(matches!(
+            kinds[6],
+            EntryKind::File {
+                executable: false,
+                ..
+            }
+        ));
+        assert_eq!(read_all(&imported)[1], noise(70_000));
+    }
+
+    #[test]
+    fn several_paths_become_one_folder_named_after_the_first() {
+        let folder = tempfile::tempdir().unwrap();
+        let (one, two, void) = (
+            folder.path().join("x/one"),
+            folder.path().join("y/two"),
+            folder.path().join("void"),
+        );
+        write(&one, b"1");
+        write(&two.join("in"), b"2");
+        write(&folder.path().join("y/out"), b"outside");
+        symlink("../out", two.join("up")).unwrap();
+        fs::create_dir(&void).unwrap();
+        let imported = run(&[two.clone(), one, void]).unwrap();
+        assert_eq!(imported.manifest.layout(), Layout::Folder);
+        assert_eq!(imported.manifest.name().as_str(), "two");
+        assert_eq!(paths_of(&imported), ["one", "two/in", "void"]);
+        // Inside the share by its text, but not inside the folder it was found in.
+        let reason = SkipReason::LinkOutside;
+        assert_eq!(
+            imported.skipped,
+            [Skipped {
+                path: two.join("up"),
+                reason
+            }]
+        );
+    }
+
+    #[test]
+    fn equal_base_names_are_a_usage_error() {
+        let folder = tempfile::tempdir().unwrap();
+        let (one, two) = (folder.path().join("x/same"), folder.path().join("y/same"));
+        write(&one, b"1");
+        write(&two, b"2");
+        let error = run(&[one, two]).unwrap_err();
+        assert_eq!(error.exit_class(), ErrorClass::Usage, "{error}");
+    }
+
+    #[test]
+    fn a_missing_path_is_named() {
+        let error = run(&[PathBuf::from("/no/such/file")]).unwrap_err();
+        assert_eq!(error.exit_class(), ErrorClass::NotFound);
+        assert!(error.to_string().contains("/no/such/file"), "{error}");
+    }
+
+    #[test]
+    fn a_path_that_is_a_link_is_followed() {
+        let folder = tempfile::tempdir().unwrap();
+        write(&folder.path().join("real/f"), b"x");
+        symlink("real", folder.path().join("alias")).unwrap();
+        let imported = run(&[folder.path().join("alias")]).unwrap();
+        assert_eq!(imported.manifest.name().as_str(), "alias");
+        assert_eq!(paths_of(&imported), ["f"]);
+    }
+
+    #[test]
+    fn links_outside_and_special_files_are_skipped_with_a_note() {
+        let folder = tempfile::tempdir().unwrap();
+        let top = folder.path().join("top");
+        fs::create_dir_all(top.join("sub")).unwrap();
+        fs::create_dir_all(top.join(".shoal-aaaaaaaaaaaaaaaa.part")).unwrap();
+        symlink("/etc/passwd", top.join("absolute")).unwrap();
+        symlink("../../x", top.join("sub/climbs")).unwrap();
+        let mode = rustix::fs::Mode::from_raw_mode(0o600);
+        rustix::fs::mkfifoat(rustix::fs::CWD, top.join("pipe"), mode).unwrap();
+        let imported = run(&[top]).unwrap();
+        let names: Vec<_> = imported
+            .skipped
+            .iter()
+            .map(|skipped| {
+                (
+                    skipped.path.file_name().unwrap().to_str().unwrap(),
+                    skipped.reason,
+                )
+            })
+            .collect();
+        let expected = [
+            (".shoal-aaaaaaaaaaaaaaaa.part", SkipReason::PartFolder),
+            ("absolute", SkipReason::LinkOutside),
+            ("pipe", SkipReason::Special),
+            ("climbs", SkipReason::LinkOutside),
+        ];
+        assert_eq!(names, expected);
+        assert_eq!(paths_of(&imported), ["sub"]);
+    }
+
+    #[test]
+    fn a_fifo_named_as_the_path_is_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let pipe = folder.path().join("pipe");
+        let mode = rustix::fs::Mode::from_raw_mode(0o600);
+        rustix::fs::mkfifoat(rustix::fs::CWD, &pipe, mode).unwrap();
+        assert!(matches!(
+            run(&[pipe]).unwrap_err(),
+            StorageError::NotAFileOrFolder { .. }
+        ));
+    }
+
+    #[test]
+    fn a_name_that_is_not_utf8_is_an_error_that_names_the_file() {
+        use std::os::unix::ffi::OsStrExt;
+        let folder = tempfile::tempdir().unwrap();
+        let top = folder.path().join("top");
+        write(
+            &top.join(std::ffi::OsStr::from_bytes(b"bad-\xff-name")),
+            b"x",
+        );
+        let error = run(&[top]).unwrap_err();
+        assert!(matches!(error, StorageError::NotUtf8 { .. }), "{error:?}");
+        assert!(error.to_string().contains("bad-"), "{error}");
+    }
+
+    #[test]
+    fn the_same_tree_has_the_same_id_wherever_it_lies() {
+        let folder = tempfile::tempdir().unwrap();
+        let ids: Vec<_> = ["p", "q"]
+            .iter()
+            .map(|place| {
+                let top = folder.path().join(place).join("tree");
+                let mut names = vec!["z", "a/b", "a.b", "m/n/o"];
+                if *place == "q" {
+                    names.reverse();
+                }
+                for name in names {
+                    write(&top.join(name), name.as_bytes());
+                }
+                run(&[top]).unwrap().manifest.id()
+            })
+            .collect();
+        assert_eq!(ids[0], ids[1]);
+    }
+
+    #[test]
+    fn a_file_that_changes_while_it_is_hashed_is_an_error() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("f");
+        write(&path, &noise(3_000_000));
+        let touched = Mutex::new(false);
+        let progress = |progress| {
+            let mut touched = touched.lock().unwrap();
+            if matches!(progress, ImportProgress::Hash { .. }) && !*touched {
+                *touched = true;
+                fs::write(&path, noise(2_999_999)).unwrap();
+            }
+        };
+        let paths = [path.clone()];
+        let error = import(
+            &paths,
+            &ImportOptions::default(),
+            &progress,
+            &AtomicBool::new(false),
+        );
+        assert!(matches!(
+            error.unwrap_err(),
+            StorageError::SourceChanged { .. }
+        ));
+    }
+
+    #[test]
+    fn the_wish_to_stop_is_obeyed_while_hashing() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("f");
+        write(&path, &noise(20_000_000));
+        let cancel = AtomicBool::new(false);
+        let progress = |progress| {
+            if matches!(progress, ImportProgress::Hash { .. }) {
+                cancel.store(true, Ordering::Relaxed);
+            }
+        };
+        let result = import(&[path], &ImportOptions::default(), &progress, &cancel);
+        assert!(matches!(result.unwrap_err(), StorageError::Cancelled));
+    }
+
+    #[test]
+    fn progress_ends_with_the_totals() {
+        let folder = tempfile::tempdir().unwrap();
+        let top = folder.path().join("top");
+        write(&top.join("a"), &noise(3_000_000));
+        write(&top.join("b"), &noise(5));
+        let seen = Mutex::new(Vec::new());
+        let progress = |progress| seen.lock().unwrap().push(progress);
+        import(
+            &[top],
+            &ImportOptions::default(),
+            &progress,
+            &AtomicBool::new(false),
+        )
+        .unwrap();
+        let seen = seen.into_inner().unwrap();
+        assert!(seen.contains(&ImportProgress::Scan {
+            files: 2,
+            bytes: 3_000_005
+        }));
+        let end = ImportProgress::Hash {
+            bytes: 3_000_005,
+            total: 3_000_005,
+        };
+        assert_eq!(seen.last(), Some(&end));
+    }
+
+    #[test]
+    fn a_read_after_any_change_of_the_file_is_refused() {
+        let change: [Change; 5] = [
+            ("rewritten", |path| {
+                // Old kernels move the times in steps of milliseconds.
+                let before = fs::metadata(path).unwrap().modified().unwrap();
+                while fs::metadata(path).unwrap().modified().unwrap() == before {
+                    fs::write(path, noise(200_000)).unwrap();
+                }
+            }),
+            ("truncated", |path| fs::write(path, noise(10)).unwrap()),
+            ("removed", |path| fs::remove_file(path).unwrap()),
+            ("replaced", |path| {
+                let other = path.with_extension("new");
+                fs::write(&other, noise(200_000)).unwrap();
+                fs::rename(&other, path).unwrap();
+            }),
+            ("became a folder", |path| {
+                fs::remove_file(path).unwrap();
+                fs::create_dir(path).unwrap();
+            }),
+        ];
+        for (what, change) in change {
+            for warm in [false, true] {
+                let folder = tempfile::tempdir().unwrap();
+                let path = folder.path().join("f");
+                write(&path, &noise(200_000));
+                let imported = run(std::slice::from_ref(&path)).unwrap();
+                let geometry = imported.manifest.geometry();
+                let piece = PieceIndex::new(1);
+                let mut bytes = vec![0; geometry.len_of(piece) as usize];
+                if warm {
+                    imported.store.read_piece(piece, &mut bytes).unwrap();
+                }
+                change(&path);
+                let error = imported.store.read_piece(piece, &mut bytes).unwrap_err();
+                let named =
+                    matches!(&error, StorageError::SourceChanged { path: named } if *named == path);
+                assert!(named, "{what}, warm {warm}: {error:?}");
+                assert!(imported.store.check(FileIndex::new(0)).is_err());
+            }
+        }
+    }
+
+    #[test]
+    fn more_files_than_open_handles_can_be_read_in_any_order() {
+        let folder = tempfile::tempdir().unwrap();
+        let top = folder.path().join("top");
+        for index in 0..100 {
+            write(
+                &top.join(format!("{index:03}")),
+                format!("content {index}").as_bytes(),
+            );
+        }
+        let imported = run(&[top]).unwrap();
+        for round in [0, 1] {
+            for index in (0..100).rev() {
+                let piece = PieceIndex::new(index);
+                let mut bytes = vec![0; imported.manifest.geometry().len_of(piece) as usize];
+                imported.store.read_piece(piece, &mut bytes).unwrap();
+                assert_eq!(
+                    bytes,
+                    format!("content {index}").as_bytes(),
+                    "round {round}"
+                );
+            }
+        }
+    }
+}

@@ -1,0 +1,80 @@
+//! Where bytes live: a share's files where the user keeps them, and the folder a fetch writes to.
+//!
+//! Owns import, positioned reads and writes over many files, opens that cannot leave the target, and resuming. Knows no
+//! peers, decides nothing about pieces, and has no async: all of it blocks and is called from threads meant for that. It
+//! writes only bytes that arrive as [`Verified`]. Called by `node` and by the offline verbs in `cli`.
+
+mod beneath;
+mod error;
+mod fetch;
+mod hashing;
+mod import;
+mod memory;
+mod opening;
+mod os;
+mod part;
+mod recent;
+mod record;
+mod scan;
+mod source;
+mod survey;
+mod target;
+#[cfg(test)]
+mod tests;
+
+use std::path::PathBuf;
+
+use crate::content::{FileIndex, PieceIndex, Verified};
+
+pub use error::{ErrorClass, StorageError};
+pub use fetch::FetchStore;
+pub use import::{ImportOptions, ImportProgress, Imported, import};
+pub use memory::MemoryStore;
+pub use part::{PartFolder, Resumable};
+pub use scan::{SkipReason, Skipped};
+pub use source::SourceStore;
+pub use target::{IllegalName, IllegalReason, Target};
+
+/// The bytes of one share. Every method may be called from several threads at once.
+pub trait PieceStore: Send + Sync {
+    /// Fills `into` with the bytes of `piece`; `into` is exactly as long as the piece.
+    ///
+    /// The bytes are those on disk: not hashed again, but known not to come from a file that changed.
+    ///
+    /// # Errors
+    /// [`StorageError::SourceChanged`] when the file is not the one that was imported or published: its length, times or
+    /// inode moved. [`StorageError::NotHeld`] when the piece was never stored. [`StorageError::Read`] for the rest.
+    ///
+    /// # Panics
+    /// When the piece is not of this share or `into` has another length.
+    fn read_piece(&self, piece: PieceIndex, into: &mut [u8]) -> Result<(), StorageError>;
+
+    /// Stores the piece, then records it as held. `Some(file)` when that made the file whole and gave it its final name.
+    /// A piece held already is not written again: `Ok(None)`.
+    ///
+    /// When another thread is writing the same piece this waits for it, so after `Ok` the piece can always be read.
+    ///
+    /// # Errors
+    /// [`StorageError::DiskFull`], [`StorageError::Write`]: the piece is not held, the store stays usable.
+    /// [`StorageError::TargetDiffers`], [`StorageError::Blocked`]: somebody else took the file's final name meanwhile.
+    ///
+    /// # Panics
+    /// When the piece is not of this share.
+    fn write_piece(&self, piece: Verified<'_>) -> Result<Option<FileIndex>, StorageError>;
+
+    /// When all pieces are held: makes what has no bytes (folders, links, empty files), removes the part folder, and
+    /// returns the path of the result. Doing it again changes nothing.
+    ///
+    /// Nothing is flushed to the disk itself; call [`Self::sync`] before for that.
+    ///
+    /// # Errors
+    /// [`StorageError::Incomplete`] while pieces are missing; otherwise as [`Self::write_piece`].
+    fn finish(&self) -> Result<PathBuf, StorageError>;
+
+    /// Brings everything stored so far to the disk itself, so that a power loss keeps it.
+    ///
+    /// # Errors
+    /// [`StorageError::Write`] when the system says no; what was stored since the last success then counts as not held
+    /// by the next run, for nobody knows what reached the disk.
+    fn sync(&self) -> Result<(), StorageError>;
+}

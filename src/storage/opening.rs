@@ -1,0 +1,292 @@
+//! How a fetch begins: what lies at the target is looked at, found room for, and only then is anything made.
+//!
+//! Owns [`FetchStore::open`] and the promise that a failed one leaves the target as it was. Pieces are `fetch`'s matter, the
+//! look at the target is `survey`'s. Called by `node`.
+
+use std::collections::BTreeSet;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::{Condvar, Mutex};
+
+use super::beneath::Beneath;
+use super::fetch::{FetchStore, OPEN_FILES_MAX, State, Which};
+use super::part::{self, PartFolder, Resumable};
+use super::recent::Recent;
+use super::record::{Entry, Record, Replay};
+use super::survey::{Survey, Surveyor};
+use super::target::{self, Place, Target};
+use super::{StorageError, os};
+use crate::content::{Bitfield, FileIndex, Manifest, PieceHashes};
+
+/// Most bytes left free on purpose, for the record and the file system's own needs.
+const RESERVE_MAX: u64 = 16 * 1024 * 1024;
+/// Part of the needed bytes that is left free, as a shift: 1/128 covers a record entry per 16 KiB piece and block maps.
+const RESERVE_SHIFT: u32 = 7;
+/// Bytes left free even for the smallest share: manifest, hashes, record and lock take a block each.
+const RESERVE_MIN: u64 = 64 * 1024;
+
+const _: () = assert!(RESERVE_MIN <= RESERVE_MAX);
+
+/// What an opening store writes down and puts right.
+struct Changes {
+    corrections: Vec<Entry>,
+    adopted: Vec<FileIndex>,
+    taken_back: BTreeSet<FileIndex>,
+    /// Set when the machine was started anew since the record's last run.
+    new_boot: Option<[u8; 16]>,
+}
+
+impl FetchStore {
+    /// Opens the target of a fetch and tells which pieces are held already.
+    ///
+    /// Pieces of an earlier run are taken from its record without reading them; after a restart of the machine those not
+    /// known to have reached the disk are read. Existing files of the right name and length are read, and equal ones
+    /// adopted. `progress` gets bytes read and bytes to read, from several threads. When it fails, the target is as before.
+    ///
+    /// # Errors
+    /// [`StorageError::IllegalNames`]; [`StorageError::TargetDiffers`] and [`StorageError::Blocked`] for what is in
+    /// the way; [`StorageError::Busy`]; [`StorageError::DiskFull`] when the missing pieces do not fit;
+    /// [`StorageError::NotAFolder`], [`StorageError::OutputName`], [`StorageError::Read`], [`StorageError::Write`].
+    ///
+    /// # Panics
+    /// When `resumable` is of another share.
+    pub fn open(
+        target: &Target,
+        manifest: Manifest,
+        hashes: PieceHashes,
+        resumable: Option<Resumable>,
+        progress: &(dyn Fn(u64, u64) + Sync),
+    ) -> Result<(Self, Bitfield), StorageError> {
+        target::refuse_illegal_names(&manifest)?;
+        let share = manifest.id();
+        let place = target.place(manifest.name(), manifest.layout())?;
+        let (root, part) = match resumable {
+            Some(Resumable {
+                manifest,
+                root,
+                part,
+                ..
+            }) => {
+                assert_eq!(manifest.id(), share, "the earlier run is of the same share");
+                (Some(root), Some(part))
+            }
+            None => match Beneath::open(&place.folder)? {
+                Some(root) => {
+                    let part = PartFolder::open(&root, &share)?;
+                    (Some(root), part)
+                }
+                None => (None, None),
+            },
+        };
+        let boot = os::boot_id();
+        let (record, replay) = match &part {
+            Some(part) => open_record(part, &manifest, &boot)
+                .map(|(record, replay)| (Some(record), replay))?,
+            None => (None, Replay::default()),
+        };
+        let space = os::space_at(&target::nearest_existing(&place.folder)?);
+        let survey = Surveyor {
+            manifest: &manifest,
+            hashes: &hashes,
+            place: &place,
+            root: root.as_ref(),
+            part: part.as_ref(),
+            replay: &replay,
+            overwrite: target.overwrite,
+            block: space.map_or(1, |space| space.block),
+            progress,
+        }
+        .survey()?;
+        if let Some(space) = space {
+            check_space(&place, survey.needed, space.free)?;
+        }
+
+        // From here on things are made; a failure takes them back.
+        let (root, made) = match root {
+            Some(root) => (root, Vec::new()),
+            None => make_root(&place.folder)?,
+        };
+        let undo = |error| {
+            remove_folders(&made);
+            error
+        };
+        let part = match part {
+            None if !survey.held.is_full() => {
+                Some(PartFolder::create(&root, &share).map_err(undo)?)
+            }
+            part => part,
+        };
+        let Survey {
+            held,
+            files,
+            corrections,
+            adopted,
+            taken_back,
+            ..
+        } = survey;
+        let store = Self {
+            manifest,
+            place,
+            overwrite: target.overwrite,
+            root,
+            part,
+            record: Mutex::new(record),
+            state: Mutex::new(State {
+                held: held.clone(),
+                writing: BTreeSet::new(),
+                waiting: 0,
+                files,
+                unsynced: BTreeSet::new(),
+            }),
+            written: Condvar::new(),
+            open: Recent::new(OPEN_FILES_MAX),
+            syncing: Mutex::new(()),
+            finished: Mutex::new(false),
+        };
+        let new_boot = (replay.boot != Some(boot)).then_some(boot);
+        let changes = Changes {
+            corrections,
+            adopted,
+            taken_back,
+            new_boot,
+        };
+        match store.prepare(&hashes, &changes) {
+            Ok(()) => Ok((store, held)),
+            Err(error) => {
+                store.remove_part(Which::Fresh);
+                drop(store);
+                Err(undo(error))
+            }
+        }
+    }
+
+    /// Writes down how things stand at the start.
+    fn prepare(&self, hashes: &PieceHashes, changes: &Changes) -> Result<(), StorageError> {
+        let Changes {
+            corrections,
+            adopted,
+            taken_back,
+            new_boot,
+        } = changes;
+        for &file in adopted {
+            if self.manifest.file(file).executable {
+                // The bytes are right; a mode we may not change, because somebody else owns the file, is no failure.
+                let _ = self.root.make_executable(&self.path_of(file));
+            }
+        }
+        let Some(part) = &self.part else {
+            return self.refresh(adopted);
+        };
+        part.save(&self.manifest, hashes)?;
+        if self.record().is_none() {
+            let (record, _) = open_record(part, &self.manifest, &new_boot.unwrap_or_default())?;
+            *self.record() = Some(record);
+        }
+        // Before the record says so: found in between, the record's "published" makes the part file be read.
+        for &file in taken_back {
+            self.root
+                .take_back(&self.path_of(file), part.dir(), &part::file_name(file))?;
+        }
+        for &entry in corrections {
+            self.append(entry)?;
+        }
+        if let Some(boot) = new_boot {
+            // What survived the restart, or was just read, is on the disk.
+            let offset = self.record().as_ref().map_or(0, Record::offset);
+            self.append(Entry::Synced(offset))?;
+            self.append(Entry::Boot(*boot))?;
+        }
+        self.refresh(adopted)?;
+        for &file in adopted {
+            part.remove_file(file)?;
+        }
+        self.publish_leftovers()
+    }
+
+    /// Takes down what adopted files look like now, after their mode may have changed.
+    fn refresh(&self, adopted: &[FileIndex]) -> Result<(), StorageError> {
+        for &file in adopted {
+            let path = self.path_of(file);
+            let Some(stat) = self.root.stat(&path)? else {
+                return Err(StorageError::TargetDiffers {
+                    path: self.root.shown(&path),
+                });
+            };
+            self.state().files[file.as_usize()].published = Some(stat.signature);
+            self.append(Entry::Published(file, stat.signature))?;
+        }
+        Ok(())
+    }
+}
+
+fn open_record(
+    part: &PartFolder,
+    manifest: &Manifest,
+    boot: &[u8; 16],
+) -> Result<(Record, Replay), StorageError> {
+    let file = part.open_record()?;
+    Record::open(file, &manifest.id(), manifest.geometry(), boot).map_err(|source| {
+        StorageError::writing(part.shown().join("record"), part.shown(), 0, source)
+    })
+}
+
+/// That the missing pieces fit, with a little left for the record and the file system itself.
+fn check_space(place: &Place, needed: u64, free: u64) -> Result<(), StorageError> {
+    if needed == 0 {
+        return Ok(());
+    }
+    let reserve = (RESERVE_MIN + (needed >> RESERVE_SHIFT)).min(RESERVE_MAX);
+    if needed.saturating_add(reserve) <= free {
+        return Ok(());
+    }
+    Err(StorageError::DiskFull {
+        path: place.shown(),
+        needed,
+        free: Some(free),
+    })
+}
+
+/// Makes the target folder and those above it; returns what was made, outermost first.
+fn make_root(folder: &Path) -> Result<(Beneath, Vec<PathBuf>), StorageError> {
+    let nearest = target::nearest_existing(folder)?;
+    let mut missing: Vec<&Path> = folder
+        .ancestors()
+        .take_while(|path| *path != nearest && !path.as_os_str().is_empty())
+        .collect();
+    missing.reverse();
+    let mut made = Vec::new();
+    let result = missing
+        .into_iter()
+        .try_for_each(|path| match std::fs::create_dir(path) {
+            Ok(()) => {
+                made.push(path.to_path_buf());
+                Ok(())
+            }
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+            Err(source) => Err(StorageError::writing(
+                path.to_path_buf(),
+                &nearest,
+                0,
+                source,
+            )),
+        });
+    let opened = result.and_then(|()| {
+        Beneath::open(folder)?.ok_or_else(|| StorageError::NotFound {
+            path: folder.to_path_buf(),
+        })
+    });
+    match opened {
+        Ok(root) => Ok((root, made)),
+        Err(error) => {
+            remove_folders(&made);
+            Err(error)
+        }
+    }
+}
+
+/// Removes folders made for nothing, innermost first. One that is in use by now stays.
+fn remove_folders(made: &[PathBuf]) {
+    for path in made.iter().rev() {
+        let _ = std::fs::remove_dir(path);
+    }
+}
