@@ -1,0 +1,514 @@
+//! Piece states, who is asked for what, and how rare each piece is.
+//!
+//! The only writer of piece states: a piece is in exactly one of them (`STATES.md`). Keeps the missing
+//! pieces ordered by availability so that a change of one piece's availability costs a swap at a bucket
+//! border and a pick costs a look at the front. Knows no messages, windows or time. Called by
+//! `transfer`. Source of the ordering idea: BEP 3, rarest first.
+
+use rand::RngExt;
+
+use super::{PeerKey, Random, tuning};
+use crate::content::{Bitfield, PieceIndex};
+
+/// Where a piece stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PieceState {
+    /// The user did not choose it.
+    Unwanted,
+    /// Wanted, and asked of nobody.
+    Missing,
+    /// Asked of one peer, or of two while the first is slow.
+    Asked {
+        /// Who was asked first.
+        first: PeerKey,
+        /// Who was asked as well.
+        second: Option<PeerKey>,
+    },
+    /// All bytes are here, being verified and stored.
+    Checking {
+        /// Who sent it.
+        from: PeerKey,
+    },
+    /// Verified and stored.
+    Held,
+}
+
+/// What a peer says it holds.
+#[derive(Clone, Debug)]
+pub(super) enum Holdings {
+    /// Everything.
+    All,
+    /// These pieces.
+    Some(Bitfield),
+}
+
+impl Holdings {
+    pub(super) fn contains(&self, piece: PieceIndex) -> bool {
+        match self {
+            Self::All => true,
+            Self::Some(bits) => bits.contains(piece),
+        }
+    }
+
+    pub(super) fn count(&self, piece_count: u32) -> u32 {
+        match self {
+            Self::All => piece_count,
+            Self::Some(bits) => bits.count(),
+        }
+    }
+}
+
+/// Not in the order of missing pieces.
+const NOWHERE: u32 = u32::MAX;
+
+/// The pieces of one share.
+#[derive(Debug)]
+pub(super) struct Pieces {
+    states: Vec<PieceState>,
+    held: Bitfield,
+    missing: Bitfield,
+    wanted_count: u32,
+    held_wanted_count: u32,
+    /// Connected peers that hold a piece, full ones not counted.
+    availability: Vec<u16>,
+    full_peers: u32,
+    /// Missing pieces, rarest first.
+    order: Vec<u32>,
+    /// Place of each piece in `order`.
+    place: Vec<u32>,
+    /// `ends[a]` is where the pieces of availability `a` end in `order`.
+    ends: Vec<u32>,
+}
+
+impl Pieces {
+    pub(super) fn new(held: Bitfield, wanted: Option<&Bitfield>, random: &mut Random) -> Self {
+        let count = held.len();
+        let is_wanted = |piece| wanted.is_none_or(|bits| bits.contains(piece));
+        let mut missing = Bitfield::new(count);
+        let mut states = Vec::with_capacity(count as usize);
+        let (mut wanted_count, mut held_wanted_count) = (0, 0);
+        for piece in (0..count).map(PieceIndex::new) {
+            let held = held.contains(piece);
+            wanted_count += u32::from(is_wanted(piece));
+            held_wanted_count += u32::from(is_wanted(piece) && held);
+            states.push(if held {
+                PieceState::Held
+            } else if is_wanted(piece) {
+                missing.insert(piece);
+                PieceState::Missing
+            } else {
+                PieceState::Unwanted
+            });
+        }
+        let mut order: Vec<u32> = missing.iter().map(PieceIndex::get).collect();
+        for at in (1..order.len()).rev() {
+            order.swap(at, random.random_range(0..=at));
+        }
+        let mut place = vec![NOWHERE; count as usize];
+        for (at, piece) in (0..).zip(&order) {
+            place[*piece as usize] = at;
+        }
+        let ends = vec![order.len() as u32];
+        let availability = vec![0; count as usize];
+        Self { states, held, missing, wanted_count, held_wanted_count, availability, full_peers: 0, order, place, ends }
+    }
+
+    pub(super) fn count(&self) -> u32 {
+        self.held.len()
+    }
+
+    pub(super) fn state(&self, piece: PieceIndex) -> PieceState {
+        self.states[piece.as_usize()]
+    }
+
+    pub(super) fn held(&self) -> &Bitfield {
+        &self.held
+    }
+
+    /// Whether every wanted piece is held.
+    pub(super) fn is_complete(&self) -> bool {
+        self.held_wanted_count == self.wanted_count
+    }
+
+    /// Whether `piece` is wanted and neither held nor being checked.
+    pub(super) fn is_open(&self, piece: PieceIndex) -> bool {
+        matches!(self.state(piece), PieceState::Missing | PieceState::Asked { .. })
+    }
+
+    // -- states -----------------------------------------------------------------------------------
+
+    /// Records that `peer` is asked; false when it cannot be (held, being checked, asked of two).
+    pub(super) fn ask(&mut self, piece: PieceIndex, peer: PeerKey) -> bool {
+        let next = match self.state(piece) {
+            PieceState::Missing => PieceState::Asked { first: peer, second: None },
+            PieceState::Asked { first, second: None } if first != peer => {
+                PieceState::Asked { first, second: Some(peer) }
+            }
+            _ => return false,
+        };
+        self.set(piece, next);
+        true
+    }
+
+    /// Records that `peer` is no longer relied on; true when the piece is asked of nobody now.
+    pub(super) fn unask(&mut self, piece: PieceIndex, peer: PeerKey) -> bool {
+        let next = match self.state(piece) {
+            PieceState::Asked { first, second: Some(second) } if first == peer => {
+                PieceState::Asked { first: second, second: None }
+            }
+            PieceState::Asked { first, second: Some(second) } if second == peer => {
+                PieceState::Asked { first, second: None }
+            }
+            PieceState::Asked { first, second: None } if first == peer => PieceState::Missing,
+            _ => return false,
+        };
+        self.set(piece, next);
+        next == PieceState::Missing
+    }
+
+    /// All bytes came from `peer`; false when the piece is not open (held or being checked already).
+    pub(super) fn arrived(&mut self, piece: PieceIndex, peer: PeerKey) -> bool {
+        if !self.is_open(piece) {
+            return false;
+        }
+        self.set(piece, PieceState::Checking { from: peer });
+        true
+    }
+
+    /// The piece is verified and stored; false when it was held already.
+    pub(super) fn stored(&mut self, piece: PieceIndex) -> bool {
+        let new = self.state(piece) != PieceState::Held;
+        if new {
+            self.set(piece, PieceState::Held);
+        }
+        new
+    }
+
+    /// The bytes from `peer` were bad; true when the piece has to be asked again.
+    pub(super) fn corrupt(&mut self, piece: PieceIndex, peer: PeerKey) -> bool {
+        let again = self.state(piece) == PieceState::Checking { from: peer };
+        if again {
+            self.set(piece, PieceState::Missing);
+        }
+        again
+    }
+
+    /// A held piece is gone; true when it was held.
+    pub(super) fn lost(&mut self, piece: PieceIndex) -> bool {
+        let was = self.state(piece) == PieceState::Held;
+        if was {
+            self.set(piece, PieceState::Missing);
+        }
+        was
+    }
+
+    fn set(&mut self, piece: PieceIndex, next: PieceState) {
+        let before = std::mem::replace(&mut self.states[piece.as_usize()], next);
+        match (before == PieceState::Missing, next == PieceState::Missing) {
+            (true, false) => {
+                self.missing.remove(piece);
+                self.leave_order(piece.get());
+            }
+            (false, true) => {
+                self.missing.insert(piece);
+                self.enter_order(piece.get());
+            }
+            _ => {}
+        }
+        match (before == PieceState::Held, next == PieceState::Held) {
+            (false, true) => {
+                self.held.insert(piece);
+                if before == PieceState::Unwanted {
+                    self.wanted_count += 1;
+                }
+                self.held_wanted_count += 1;
+            }
+            (true, false) => {
+                self.held.remove(piece);
+                self.held_wanted_count -= 1;
+            }
+            _ => {}
+        }
+    }
+
+    // -- availability -----------------------------------------------------------------------------
+
+    /// Pieces not held that no connected peer holds either.
+    pub(super) fn without_holder(&self) -> u32 {
+        if self.full_peers > 0 {
+            return 0;
+        }
+        let absent = |piece: &PieceIndex| self.availability[piece.as_usize()] == 0;
+        self.missing.iter().filter(absent).count() as u32
+    }
+
+    /// Least availability over all pieces, the local copy counted, as whole copies plus the share of
+    /// pieces that have one more.
+    pub(super) fn copies(&self) -> f64 {
+        let of = |piece: u32| {
+            u32::from(self.availability[piece as usize]) + u32::from(self.held.contains(PieceIndex::new(piece)))
+        };
+        let Some(least) = (0..self.count()).map(of).min() else {
+            return f64::from(self.full_peers);
+        };
+        let more = (0..self.count()).filter(|piece| of(*piece) > least).count();
+        f64::from(least + self.full_peers) + more as f64 / f64::from(self.count())
+    }
+
+    pub(super) fn peer_joins(&mut self, holdings: &Holdings) {
+        match holdings {
+            Holdings::All => self.full_peers += 1,
+            Holdings::Some(bits) => bits.iter().for_each(|piece| self.gains_holder(piece)),
+        }
+    }
+
+    pub(super) fn peer_leaves(&mut self, holdings: &Holdings) {
+        match holdings {
+            Holdings::All => self.full_peers -= 1,
+            Holdings::Some(bits) => bits.iter().for_each(|piece| self.loses_holder(piece)),
+        }
+    }
+
+    pub(super) fn gains_holder(&mut self, piece: PieceIndex) {
+        let at = piece.as_usize();
+        let bucket = self.availability[at] as usize;
+        self.availability[at] += 1;
+        if self.ends.len() <= bucket + 1 {
+            self.ends.resize(bucket + 2, self.order.len() as u32);
+        }
+        if self.place[at] != NOWHERE {
+            self.ends[bucket] -= 1;
+            self.swap(self.place[at], self.ends[bucket]);
+        }
+    }
+
+    pub(super) fn loses_holder(&mut self, piece: PieceIndex) {
+        let at = piece.as_usize();
+        let bucket = self.availability[at] as usize;
+        debug_assert!(bucket > 0, "a peer takes back only what it gave");
+        self.availability[at] -= 1;
+        if self.place[at] != NOWHERE {
+            self.swap(self.place[at], self.ends[bucket - 1]);
+            self.ends[bucket - 1] += 1;
+        }
+    }
+
+    // -- order ------------------------------------------------------------------------------------
+
+    fn swap(&mut self, a: u32, b: u32) {
+        self.order.swap(a as usize, b as usize);
+        self.place[self.order[a as usize] as usize] = a;
+        self.place[self.order[b as usize] as usize] = b;
+    }
+
+    /// Puts a piece at the end of its bucket; each later bucket moves one element from front to back.
+    fn enter_order(&mut self, piece: u32) {
+        let bucket = self.availability[piece as usize] as usize;
+        if self.ends.len() <= bucket {
+            self.ends.resize(bucket + 1, self.order.len() as u32);
+        }
+        let mut hole = self.order.len() as u32;
+        self.order.push(piece);
+        self.place[piece as usize] = hole;
+        for later in (bucket + 1..self.ends.len()).rev() {
+            let front = self.ends[later - 1];
+            self.swap(front, hole);
+            hole = front;
+            self.ends[later] += 1;
+        }
+        self.ends[bucket] += 1;
+    }
+
+    fn leave_order(&mut self, piece: u32) {
+        let bucket = self.availability[piece as usize] as usize;
+        let mut hole = self.place[piece as usize];
+        for later in bucket..self.ends.len() {
+            self.ends[later] -= 1;
+            let back = self.ends[later];
+            self.swap(hole, back);
+            hole = back;
+        }
+        self.order.pop();
+        self.place[piece as usize] = NOWHERE;
+    }
+
+    // -- picking ----------------------------------------------------------------------------------
+
+    /// The missing piece of lowest index at or after `from` that `holdings` has.
+    pub(super) fn pick_in_order(&self, holdings: &Holdings, from: u32) -> Option<PieceIndex> {
+        match holdings {
+            Holdings::All => self.missing.first_in_both(&self.missing, from),
+            Holdings::Some(bits) => self.missing.first_in_both(bits, from),
+        }
+    }
+
+    /// A missing piece that `holdings` has, found from a random place on.
+    pub(super) fn pick_random(&self, holdings: &Holdings, random: &mut Random) -> Option<PieceIndex> {
+        if self.order.is_empty() {
+            return None;
+        }
+        let from = random.random_range(0..self.count());
+        self.pick_in_order(holdings, from).or_else(|| self.pick_in_order(holdings, 0))
+    }
+
+    /// A missing piece that `holdings` has and few others have; ties are broken at random.
+    pub(super) fn pick_rarest(&self, holdings: &Holdings, random: &mut Random) -> Option<PieceIndex> {
+        let mut looks = 0;
+        let mut begin = 0;
+        for end in &self.ends {
+            let bucket = &self.order[begin as usize..*end as usize];
+            begin = *end;
+            if bucket.is_empty() {
+                continue;
+            }
+            let (tail, head) = bucket.split_at(random.random_range(0..bucket.len()));
+            for piece in head.iter().chain(tail).map(|piece| PieceIndex::new(*piece)) {
+                if holdings.contains(piece) {
+                    return Some(piece);
+                }
+                looks += 1;
+                if looks == tuning::PICK_SCAN_MAX {
+                    return self.pick_random(holdings, random);
+                }
+            }
+        }
+        None
+    }
+
+    #[cfg(test)]
+    fn check(&self) {
+        let mut begin = 0;
+        for (availability, end) in self.ends.iter().enumerate() {
+            for at in begin..*end {
+                let piece = self.order[at as usize];
+                assert_eq!(usize::from(self.availability[piece as usize]), availability);
+                assert_eq!(self.place[piece as usize], at);
+                assert!(self.missing.contains(PieceIndex::new(piece)));
+            }
+            begin = *end;
+        }
+        assert_eq!(begin as usize, self.order.len());
+        assert_eq!(self.order.len() as u32, self.missing.count());
+        for piece in (0..self.count()).map(PieceIndex::new) {
+            let state = self.state(piece);
+            assert_eq!(self.missing.contains(piece), state == PieceState::Missing);
+            assert_eq!(self.held.contains(piece), state == PieceState::Held);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rand::SeedableRng;
+
+    use super::*;
+
+    const A: PeerKey = PeerKey(1);
+    const B: PeerKey = PeerKey(2);
+
+    fn pieces(count: u32) -> (Pieces, Random) {
+        let mut random = Random::seed_from_u64(7);
+        (Pieces::new(Bitfield::new(count), None, &mut random), random)
+    }
+
+    #[test]
+    fn the_order_survives_ten_thousand_random_changes() {
+        let (mut pieces, mut random) = pieces(97);
+        let mut peers = vec![Bitfield::new(97); 6];
+        for _ in 0..10_000 {
+            let piece = PieceIndex::new(random.random_range(0..97));
+            let peer = random.random_range(0..peers.len());
+            match random.random_range(0..6) {
+                0 if peers[peer].insert(piece) => pieces.gains_holder(piece),
+                1 if peers[peer].remove(piece) => pieces.loses_holder(piece),
+                2 => drop(pieces.ask(piece, PeerKey(peer as u32))),
+                3 => drop(pieces.unask(piece, PeerKey(peer as u32))),
+                4 => drop(pieces.arrived(piece, A) && pieces.stored(piece)),
+                5 => drop(pieces.lost(piece)),
+                _ => {}
+            }
+            pieces.check();
+            let expected = peers.iter().filter(|bits| bits.contains(piece)).count();
+            assert_eq!(usize::from(pieces.availability[piece.as_usize()]), expected);
+        }
+    }
+
+    #[test]
+    fn the_rarest_piece_that_a_peer_holds_is_picked() {
+        let (mut pieces, mut random) = pieces(50);
+        for piece in 0..50 {
+            for _ in 0..=(piece % 7) {
+                pieces.gains_holder(PieceIndex::new(piece));
+            }
+        }
+        let mut bits = Bitfield::new(50);
+        for piece in [3, 5, 8, 13] {
+            bits.insert(PieceIndex::new(piece));
+        }
+        // Availabilities 4, 6, 2 and 7: piece 8 is the rarest of them.
+        assert_eq!(pieces.pick_rarest(&Holdings::Some(bits), &mut random), Some(PieceIndex::new(8)));
+        let rarest = pieces.pick_rarest(&Holdings::All, &mut random).expect("all are missing");
+        assert_eq!(rarest.get() % 7, 0);
+    }
+
+    #[test]
+    fn a_peer_that_holds_one_piece_of_many_is_picked_from_all_the_same() {
+        let (pieces, mut random) = pieces(100_000);
+        let mut bits = Bitfield::new(100_000);
+        bits.insert(PieceIndex::new(77_777));
+        let pick = pieces.pick_rarest(&Holdings::Some(bits), &mut random);
+        assert_eq!(pick, Some(PieceIndex::new(77_777)));
+    }
+
+    #[test]
+    fn a_piece_asked_of_two_is_missing_only_when_both_are_gone() {
+        let (mut pieces, _) = pieces(4);
+        let piece = PieceIndex::new(2);
+        assert!(pieces.ask(piece, A));
+        assert!(!pieces.ask(piece, A), "not twice of one peer");
+        assert!(pieces.ask(piece, B));
+        assert!(!pieces.ask(piece, PeerKey(3)), "two at most");
+        assert!(!pieces.unask(piece, A));
+        assert_eq!(pieces.state(piece), PieceState::Asked { first: B, second: None });
+        assert!(pieces.unask(piece, B));
+        assert_eq!(pieces.state(piece), PieceState::Missing);
+    }
+
+    #[test]
+    fn a_bad_copy_frees_the_piece_only_if_it_was_the_one_being_checked() {
+        let (mut pieces, _) = pieces(4);
+        let piece = PieceIndex::new(0);
+        assert!(pieces.ask(piece, A) && pieces.ask(piece, B));
+        assert!(pieces.arrived(piece, A));
+        assert!(!pieces.arrived(piece, B), "already being checked");
+        assert!(!pieces.corrupt(piece, B));
+        assert!(pieces.corrupt(piece, A));
+        assert_eq!(pieces.state(piece), PieceState::Missing);
+    }
+
+    #[test]
+    fn unwanted_pieces_are_never_picked_and_do_not_hinder_completion() {
+        let mut random = Random::seed_from_u64(1);
+        let mut wanted = Bitfield::new(10);
+        wanted.insert(PieceIndex::new(4));
+        let mut pieces = Pieces::new(Bitfield::new(10), Some(&wanted), &mut random);
+        assert_eq!(pieces.pick_rarest(&Holdings::All, &mut random), Some(PieceIndex::new(4)));
+        assert!(pieces.ask(PieceIndex::new(4), A) && pieces.arrived(PieceIndex::new(4), A));
+        assert!(pieces.stored(PieceIndex::new(4)) && pieces.is_complete());
+        assert_eq!(pieces.pick_rarest(&Holdings::All, &mut random), None);
+    }
+
+    #[test]
+    fn copies_counts_whole_copies_and_the_part_of_the_next() {
+        let (mut pieces, _) = pieces(4);
+        assert_eq!(pieces.copies(), 0.0);
+        pieces.peer_joins(&Holdings::All);
+        let mut bits = Bitfield::new(4);
+        bits.insert(PieceIndex::new(1));
+        pieces.peer_joins(&Holdings::Some(bits));
+        assert_eq!(pieces.copies(), 1.25);
+        assert_eq!(pieces.without_holder(), 0);
+        pieces.peer_leaves(&Holdings::All);
+        assert_eq!(pieces.without_holder(), 3);
+    }
+}

@@ -1,0 +1,122 @@
+//! Every constant by which the engine decides, with unit, reason, effect and source.
+//!
+//! Only we turn these; what users turn is in `node/config`. Relations between them are asserted here.
+//! The simulator (`sim/`) is where a new value is tried first.
+
+use std::time::Duration;
+
+/// Fewest pieces asked of a peer at once. One would leave the link idle for a round trip after each
+/// piece; more delays the rarest-first choice on slow links.
+pub const WINDOW_PIECES_MIN: u32 = 2;
+
+/// Time that the requests outstanding at a peer should cover at its measured rate. Less starves the
+/// link while a disk or a scheduler dozes, more makes cancels and moves dear.
+pub const WINDOW_SPAN: Duration = Duration::from_millis(500);
+
+/// Most bytes asked of one peer at once: 500 MB/s over 30 ms, and what one peer can make us wait for.
+pub const WINDOW_BYTES_MAX: u64 = 16 * 1024 * 1024;
+
+/// Most requests outstanding at one peer, whatever their size; also what we accept from a peer before
+/// we answer `Busy`. The field's usual figure (libtorrent: 500).
+pub const REQUESTS_MAX: u32 = 512;
+
+/// Pieces taken at random before rarest first begins, so that a newcomer soon holds something others
+/// lack (libtorrent `initial_picker_threshold`: 4).
+pub const RANDOM_FIRST_PIECES: u32 = 4;
+
+/// Entries of the rarity order looked at for one pick before falling back to a search by words.
+/// Bounds the cost of a pick for a peer that holds little.
+pub const PICK_SCAN_MAX: u32 = 256;
+
+/// A peer with requests outstanding that sent nothing for this long is suspect, at least.
+/// Less misjudges a sleeping scheduler, more delays the reroute that the product promises within 2 s.
+pub const SILENCE_MIN: Duration = Duration::from_millis(1_000);
+
+/// Upper end of the adaptive silence limit: even a slow peer repeats `Queued` or `Serving` often.
+pub const SILENCE_MAX: Duration = Duration::from_millis(2_500);
+
+/// Silence limit in smoothed piece times of the peer, between the two bounds above.
+pub const SILENCE_PIECE_TIMES: u32 = 4;
+
+/// How long a suspect may stay silent before its session ends.
+pub const SUSPECT_MAX: Duration = Duration::from_secs(5);
+
+/// An uploader tells each waiting peer this often that it is alive.
+pub const HEARTBEAT: Duration = Duration::from_millis(500);
+
+/// A piece is asked elsewhere when it would arrive this many times sooner there.
+pub const STEAL_FACTOR: u64 = 2;
+
+/// Gain in time below which a piece is not moved: moving costs a round trip and cut slices.
+pub const STEAL_GAIN_MIN: Duration = Duration::from_millis(200);
+
+/// A piece in service is not judged slow before its bytes have arrived for this long.
+pub const JUDGE_AFTER: Duration = Duration::from_millis(750);
+
+/// Most peers a piece is asked of at once (end game and slow service).
+pub const ASKED_MAX: usize = 2;
+
+/// `Have` messages are gathered for at most this long.
+pub const HAVE_COALESCE: Duration = Duration::from_millis(20);
+
+/// Most runs in one `Have`, `Request` or `Cancel`: 10 bytes each at most, well below the frame ceiling.
+pub const RUNS_PER_MESSAGE_MAX: usize = 4_096;
+
+/// Peers served at the same time, fewest. Few at a time lets each receiver forward its piece sooner:
+/// 2, 4 and 8 ended 3, 5 and 9 % above the optimum in an idealised model.
+pub const SERVED_PEERS: usize = 4;
+
+/// Pieces in service for one peer at once: the second is read while the first is written.
+pub const SERVICE_DEPTH: usize = 2;
+
+/// A served peer that took no byte for this long no longer counts as one of [`SERVED_PEERS`].
+pub const SERVICE_STUCK: Duration = Duration::from_millis(1_000);
+
+/// Every n-th turn goes to whom waited longest, whatever it gave: newcomers start that way.
+pub const OPTIMISTIC_TURN: u32 = 4;
+
+/// Peers a share tries to stay connected to.
+pub const PEERS_TARGET: usize = 40;
+
+/// Peers of a share beyond which newcomers are turned away.
+pub const PEERS_MAX: usize = 64;
+
+/// Dials under way at once for a share.
+pub const DIALS_MAX: usize = 8;
+
+/// Peers remembered for a share, connected or not; more are forgotten, unreachable ones first.
+pub const CANDIDATES_MAX: usize = 1_024;
+
+/// First pause after a failed dial or a lost connection; doubles each time.
+pub const BACKOFF_MIN: Duration = Duration::from_millis(500);
+
+/// Longest pause between dials of one peer: a restarted seeder is met again within this time.
+pub const BACKOFF_MAX: Duration = Duration::from_secs(8);
+
+/// First and longest pause between two searches for peers while the table is below target.
+pub const SEARCH_MIN: Duration = Duration::from_millis(500);
+/// See [`SEARCH_MIN`].
+pub const SEARCH_MAX: Duration = Duration::from_secs(20);
+
+/// No verified byte for this long makes a transfer stalled, which is said, not acted upon.
+pub const STALL_AFTER: Duration = Duration::from_secs(3);
+
+/// A reroute is reported at the latest after this long, with the pieces that found a new peer.
+pub const REROUTE_REPORT_MAX: Duration = Duration::from_secs(2);
+
+/// Messages a peer may send that break no rule of syntax but make no sense, before it is dropped.
+pub const NONSENSE_MAX: u32 = 300;
+
+/// Time over which rates are measured.
+pub const RATE_SPAN: Duration = Duration::from_secs(2);
+
+/// Slots of the rate window.
+pub const RATE_SLOTS: usize = 8;
+
+const _: () = assert!(SILENCE_MIN.as_millis() >= 2 * HEARTBEAT.as_millis());
+const _: () = assert!(SILENCE_MIN.as_millis() <= SILENCE_MAX.as_millis());
+const _: () = assert!(SILENCE_MAX.as_millis() < SUSPECT_MAX.as_millis());
+const _: () = assert!(PEERS_TARGET <= PEERS_MAX && PEERS_MAX <= CANDIDATES_MAX);
+const _: () = assert!(BACKOFF_MIN.as_millis() <= BACKOFF_MAX.as_millis());
+const _: () = assert!(RUNS_PER_MESSAGE_MAX * 10 <= crate::wire::FRAME_LEN_MAX);
+const _: () = assert!(REQUESTS_MAX as usize <= RUNS_PER_MESSAGE_MAX);

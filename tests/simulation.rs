@@ -1,0 +1,150 @@
+//! The engine in simulated swarms: many seeds with faults, and named scenarios for each promise.
+//!
+//! A failing seed is printed; give it to `Scenario::faulty` to see it again.
+
+use std::time::Duration;
+
+use shoal::engine::{Cause, Event, PeerKey, StallCause};
+use shoal::sim::{Fault, NodePlan, Report, Scenario, run};
+
+const SECOND: Duration = Duration::from_secs(1);
+
+fn seconds(seconds: u64) -> Duration {
+    SECOND * seconds as u32
+}
+
+/// Seeds of the sweep; `SHOAL_SIM_SEED` plays just one, `SHOAL_SIM_SEEDS` another number of them.
+fn seeds() -> std::ops::Range<u64> {
+    let number = |name| std::env::var(name).ok().and_then(|text| text.parse::<u64>().ok());
+    match number("SHOAL_SIM_SEED") {
+        Some(seed) => seed..seed + 1,
+        None => 0..number("SHOAL_SIM_SEEDS").unwrap_or(400),
+    }
+}
+
+fn reroutes(report: &Report, node: usize) -> Vec<(Duration, Event)> {
+    let is_reroute = |(_, event): &&(Duration, Event)| matches!(event, Event::Reroute { .. });
+    report.nodes[node].events.iter().filter(is_reroute).cloned().collect()
+}
+
+fn total(scenario: &Scenario) -> u64 {
+    u64::from(scenario.piece_len) * u64::from(scenario.piece_count)
+}
+
+#[test]
+fn hundreds_of_faulty_swarms_of_twenty_keep_every_rule() {
+    let mut faults = 0;
+    for seed in seeds() {
+        let scenario = Scenario::faulty(seed, 20);
+        let report = run(&scenario);
+        assert_eq!(
+            report.broken,
+            [],
+            "seed {seed}: replay with SHOAL_SIM_SEED={seed} cargo test --test suite simulation::hundreds"
+        );
+        faults += scenario.nodes.iter().filter(|node| !node.faults.is_empty()).count();
+    }
+    assert!(faults > 0, "the sweep has faults to survive");
+}
+
+#[test]
+fn the_same_scenario_gives_the_same_events_and_another_seed_others() {
+    let first = run(&Scenario::faulty(11, 20));
+    assert_eq!(first, run(&Scenario::faulty(11, 20)));
+    assert_ne!(first.digest, run(&Scenario::faulty(12, 20)).digest);
+}
+
+#[test]
+fn a_sound_swarm_wastes_next_to_nothing_and_the_seed_sends_little_more_than_one_copy() {
+    for seed in 0..5 {
+        let scenario = Scenario::plain(seed, 8, 256, 1_000_000);
+        let report = run(&scenario);
+        assert_eq!(report.broken, []);
+        let received: u64 = report.nodes.iter().map(|node| node.received).sum();
+        let kept: u64 = report.nodes.iter().map(|node| node.kept).sum();
+        let wasted = (received - kept) as f64 / kept as f64;
+        assert!(wasted <= 0.005, "seed {seed}: {:.2} % wasted", wasted * 100.0);
+        let copies = report.nodes[0].sent as f64 / total(&scenario) as f64;
+        assert!(copies <= 2.0, "seed {seed}: the seed sent {copies:.2} copies to 8 receivers");
+    }
+}
+
+/// Two seeds and one receiver; the second seed has `fault`.
+fn two_seeds(fault: Fault) -> Report {
+    let mut scenario = Scenario::plain(3, 0, 400, 1_000_000);
+    scenario.nodes.push(NodePlan::new(true, 1_000_000, 4_000_000).with(fault));
+    scenario.nodes.push(NodePlan::new(false, 1_000_000, 4_000_000));
+    let report = run(&scenario);
+    assert_eq!(report.broken, []);
+    report
+}
+
+#[test]
+fn a_dead_seed_is_rerouted_within_a_tenth_of_a_second() {
+    let at = seconds(5);
+    let report = two_seeds(Fault::Crash { at });
+    let (when, event) = reroutes(&report, 2).into_iter().find(|(when, _)| *when >= at).expect("a reroute is told");
+    assert!(when - at < Duration::from_millis(100), "told {:?} after the crash", when - at);
+    let Event::Reroute { peer, pieces, to, after, cause } = event else { unreachable!("filtered above") };
+    assert_eq!((peer, cause, to), (PeerKey(1), Cause::Closed, vec![PeerKey(0)]));
+    assert!(pieces >= 1 && after < Duration::from_millis(100));
+}
+
+#[test]
+fn a_silent_seed_is_rerouted_within_two_seconds() {
+    let from = seconds(5);
+    let report = two_seeds(Fault::Silence { from, until: None });
+    let told = reroutes(&report, 2);
+    let (when, event) = told.into_iter().find(|(when, _)| *when >= from).expect("a reroute is told");
+    assert!(when - from < seconds(2), "told {:?} after the silence began", when - from);
+    assert!(matches!(event, Event::Reroute { cause: Cause::Silent, peer: PeerKey(1), .. }), "{event:?}");
+}
+
+#[test]
+fn a_seed_that_falls_to_a_byte_per_second_does_not_hold_the_last_pieces() {
+    let at = seconds(5);
+    let report = two_seeds(Fault::Slow { at, up_per_sec: 1 });
+    // 26 MB at 2 MB/s for 5 s, the rest at 1 MB/s: 21 s for the one that is left.
+    let finished = report.nodes[2].finished.expect("it finishes");
+    assert!(finished < seconds(26), "{finished:?}");
+}
+
+#[test]
+fn a_liar_is_caught_at_its_first_piece_and_named() {
+    let report = two_seeds(Fault::Liar);
+    assert_eq!(report.nodes[2].bad_pieces, [(1, 1)]);
+    let told = reroutes(&report, 2);
+    let is_corrupt = |(_, event): &(Duration, Event)| {
+        matches!(event, Event::Reroute { cause: Cause::Corrupt, peer: PeerKey(1), .. })
+    };
+    assert!(told.iter().any(is_corrupt), "{told:?}");
+}
+
+#[test]
+fn when_the_only_seed_dies_too_early_the_receivers_say_that_pieces_are_nowhere() {
+    let mut scenario = Scenario::plain(4, 3, 400, 500_000);
+    scenario.ends = seconds(120);
+    scenario.nodes[0].faults.push(Fault::Crash { at: seconds(10) });
+    let report = run(&scenario);
+    for node in 1..=3 {
+        assert_eq!(report.nodes[node].finished, None);
+        let stalled = report.nodes[node].events.iter().find_map(|(when, event)| match event {
+            Event::Stalled { cause, missing } => Some((*when, *cause, *missing)),
+            _ => None,
+        });
+        let (when, cause, missing) = stalled.expect("a stall is told");
+        assert_eq!(cause, StallCause::NoHolder);
+        assert!(missing > 0 && when > seconds(10));
+    }
+    let held: Vec<u64> = report.nodes[1..].iter().map(|node| node.kept).collect();
+    assert!(held.iter().all(|kept| *kept == held[0]), "they shared all there was: {held:?}");
+}
+
+#[test]
+fn a_receiver_that_was_stopped_goes_on_with_the_peers_it_had() {
+    let mut scenario = Scenario::plain(5, 2, 200, 1_000_000);
+    scenario.nodes[1].faults.push(Fault::Silence { from: seconds(3), until: Some(seconds(13)) });
+    let report = run(&scenario);
+    assert_eq!(report.broken, []);
+    assert!(report.last_finish([1, 2]).expect("both finish") < seconds(60));
+}
