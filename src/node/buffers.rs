@@ -1,0 +1,134 @@
+//! Memory for pieces on their way: taken, used, given back, and bounded in all.
+//!
+//! A buffer that is given back keeps its pages, since returning them to the kernel and touching new
+//! ones costs more than hashing them. When the bound is reached takers wait, which holds back the
+//! peers that send. Used by the data readers and writers of all sessions.
+
+use std::ops::{Deref, DerefMut};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+/// Bytes in use at once over all sessions. Two of the largest pieces (16 MiB) for each of two
+/// directions must fit; more lets more peers send at the same time, at the price of memory.
+const BYTES_MAX: usize = 96 * 1024 * 1024;
+
+/// The bound is counted in grains of this many bytes.
+const GRAIN: usize = 16 * 1024;
+
+/// Bytes kept for reuse.
+const KEPT_MAX: usize = 32 * 1024 * 1024;
+
+/// The pool.
+#[derive(Clone, Debug)]
+pub(super) struct Buffers {
+    grains: Arc<Semaphore>,
+    kept: Arc<Mutex<Kept>>,
+}
+
+#[derive(Debug, Default)]
+struct Kept {
+    buffers: Vec<Vec<u8>>,
+    bytes: usize,
+}
+
+/// A buffer of the length it was asked for; goes back to the pool when dropped.
+#[derive(Debug)]
+pub(super) struct Buffer {
+    bytes: Vec<u8>,
+    len: usize,
+    kept: Arc<Mutex<Kept>>,
+    _grains: OwnedSemaphorePermit,
+}
+
+impl Buffers {
+    pub(super) fn new() -> Self {
+        Self {
+            grains: Arc::new(Semaphore::new(BYTES_MAX / GRAIN)),
+            kept: Arc::default(),
+        }
+    }
+
+    /// A buffer of `len` bytes with any content; waits while too many are in use. `len` is at most
+    /// the largest piece.
+    ///
+    /// # Cancel safety
+    /// Nothing is taken by a cancelled call.
+    pub(super) async fn take(&self, len: usize) -> Buffer {
+        let grains = u32::try_from(len.div_ceil(GRAIN).min(BYTES_MAX / GRAIN)).unwrap_or(u32::MAX);
+        let permit = Arc::clone(&self.grains).acquire_many_owned(grains).await;
+        let permit = permit.expect("the semaphore is never closed");
+        let mut bytes = {
+            let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+            let fitting = kept.buffers.iter().position(|buffer| buffer.len() >= len);
+            let bytes = fitting
+                .map(|at| kept.buffers.swap_remove(at))
+                .unwrap_or_default();
+            kept.bytes -= bytes.len();
+            bytes
+        };
+        if bytes.len() < len {
+            bytes.resize(len, 0);
+        }
+        Buffer {
+            bytes,
+            len,
+            kept: Arc::clone(&self.kept),
+            _grains: permit,
+        }
+    }
+}
+
+impl Deref for Buffer {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        &self.bytes[..self.len]
+    }
+}
+
+impl DerefMut for Buffer {
+    fn deref_mut(&mut self) -> &mut [u8] {
+        &mut self.bytes[..self.len]
+    }
+}
+
+impl Drop for Buffer {
+    fn drop(&mut self) {
+        let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        if kept.bytes + self.bytes.len() <= KEPT_MAX {
+            kept.bytes += self.bytes.len();
+            kept.buffers.push(std::mem::take(&mut self.bytes));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_returned_buffer_is_used_again() {
+        let buffers = Buffers::new();
+        let mut first = buffers.take(100_000).await;
+        first[0] = 77;
+        drop(first);
+        let second = buffers.take(50_000).await;
+        assert_eq!(
+            (second.len(), second[0]),
+            (50_000, 77),
+            "the same memory, shorter"
+        );
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn takers_wait_at_the_bound() {
+        let buffers = Buffers::new();
+        let all = buffers.take(BYTES_MAX).await;
+        let waiting =
+            tokio::time::timeout(std::time::Duration::from_secs(1), buffers.take(1)).await;
+        assert!(waiting.is_err(), "nothing is left");
+        drop(all);
+        assert_eq!(buffers.take(1).await.len(), 1);
+    }
+}

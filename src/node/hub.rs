@@ -1,0 +1,293 @@
+//! One session per peer: opens them, takes those that peers begin, and decides which of two stays.
+//!
+//! Also keeps the nodes that the user named connected, and passes on what the network finds to the shares
+//! it concerns. Source: `src/wire/PROTOCOL.md`, first section.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::{broadcast, mpsc};
+use tokio_util::sync::CancellationToken;
+
+use super::session::{Session, Shop};
+use super::share::{SessionId, ShareInput};
+use super::status::{NodeEvent, Told};
+use crate::content::{Multiaddr, PeerId};
+use crate::engine::{DownCause, Source};
+use crate::network::{DialError, NetworkEvent, NetworkHandle, SessionStreams, live_neighbours};
+
+/// Two sessions with one peer that began within this time crossed on the way.
+const CROSSING: Duration = Duration::from_secs(5);
+
+/// Pauses between dials of a node that the user named.
+const KEEP_MIN: Duration = Duration::from_millis(500);
+const KEEP_MAX: Duration = Duration::from_secs(8);
+
+/// How often the home is looked at for other live processes, at first and later.
+const NEIGHBOURS_FIRST: Duration = Duration::from_millis(300);
+const NEIGHBOURS_LATER: Duration = Duration::from_secs(2);
+const NEIGHBOURS_FIRST_LOOKS: u32 = 10;
+
+/// The sessions of a process.
+pub(super) struct Hub {
+    pub(super) network: NetworkHandle,
+    pub(super) shop: Arc<Shop>,
+    pub(super) events: broadcast::Sender<Told>,
+    pub(super) ending: CancellationToken,
+    sessions: Mutex<BTreeMap<PeerId, Session>>,
+    /// One dial at a time for each peer.
+    dials: Mutex<BTreeMap<PeerId, Arc<tokio::sync::Mutex<()>>>>,
+    session_count: AtomicU64,
+}
+
+impl Hub {
+    pub(super) fn new(
+        network: NetworkHandle,
+        shop: Arc<Shop>,
+        events: broadcast::Sender<Told>,
+    ) -> Self {
+        Self {
+            network,
+            shop,
+            events,
+            ending: CancellationToken::new(),
+            sessions: Mutex::default(),
+            dials: Mutex::default(),
+            session_count: AtomicU64::new(0),
+        }
+    }
+
+    pub(super) fn tell(&self, event: NodeEvent) {
+        // Nobody listens: then nobody misses it.
+        let _ = self.events.send(Told {
+            at: std::time::SystemTime::now(),
+            event,
+        });
+    }
+
+    // -- sessions ---------------------------------------------------------------------------------
+
+    fn live(&self, peer: &PeerId) -> Option<Session> {
+        let sessions = self.sessions.lock().unwrap_or_else(PoisonError::into_inner);
+        sessions
+            .get(peer)
+            .filter(|session| session.is_alive())
+            .cloned()
+    }
+
+    /// The session with `peer`, opened if there is none.
+    ///
+    /// # Errors
+    /// [`DialError`] names each address tried and what happened.
+    pub(super) async fn session_with(
+        self: &Arc<Self>,
+        peer: PeerId,
+        addresses: Vec<Multiaddr>,
+    ) -> Result<Session, DialError> {
+        if let Some(session) = self.live(&peer) {
+            return Ok(session);
+        }
+        let turn = {
+            let mut dials = self.dials.lock().unwrap_or_else(PoisonError::into_inner);
+            dials.retain(|_, turn| Arc::strong_count(turn) > 1);
+            Arc::clone(dials.entry(peer).or_default())
+        };
+        let _turn = turn.lock().await;
+        if let Some(session) = self.live(&peer) {
+            return Ok(session);
+        }
+        let streams = self.network.open_session(Some(peer), addresses).await?;
+        Ok(self.adopt(streams))
+    }
+
+    /// Starts a session on these streams, unless another one with the same peer stays: then that one.
+    pub(super) fn adopt(self: &Arc<Self>, streams: SessionStreams) -> Session {
+        let id = SessionId(self.session_count.fetch_add(1, Ordering::Relaxed));
+        let fresh = Session::start(id, streams, Arc::clone(&self.shop));
+        let before = {
+            let mut sessions = self.sessions.lock().unwrap_or_else(PoisonError::into_inner);
+            let before = sessions
+                .get(&fresh.peer())
+                .filter(|session| session.is_alive())
+                .cloned();
+            let crossed =
+                |before: &Session| fresh.began().duration_since(before.began()) < CROSSING;
+            if let Some(before) = &before
+                && crossed(before)
+                && before.dialled_by_smaller()
+                && !fresh.dialled_by_smaller()
+            {
+                fresh.end(DownCause::Left, "another session stays");
+                return before.clone();
+            }
+            sessions.insert(fresh.peer(), fresh.clone());
+            before
+        };
+        if let Some(before) = before {
+            before.end(DownCause::Closed, "replaced by a newer session");
+        }
+        let hub = Arc::clone(self);
+        let watched = fresh.clone();
+        self.shop.tasks.spawn(async move {
+            watched.ended().await;
+            let mut sessions = hub.sessions.lock().unwrap_or_else(PoisonError::into_inner);
+            if sessions
+                .get(&watched.peer())
+                .is_some_and(|session| session.id() == watched.id())
+            {
+                sessions.remove(&watched.peer());
+            }
+        });
+        fresh
+    }
+
+    /// Says goodbye to everybody; bounded by the time a goodbye may take.
+    pub(super) async fn leave_all(&self) {
+        let sessions: Vec<Session> = {
+            let sessions = self.sessions.lock().unwrap_or_else(PoisonError::into_inner);
+            sessions.values().cloned().collect()
+        };
+        futures::future::join_all(sessions.iter().map(Session::leave)).await;
+    }
+
+    // -- tasks ------------------------------------------------------------------------------------
+
+    /// Passes on what the network reports until the node ends.
+    pub(super) async fn route(self: Arc<Self>, mut events: mpsc::Receiver<NetworkEvent>) {
+        loop {
+            let event = tokio::select! {
+                () = self.ending.cancelled() => return,
+                event = events.recv() => event,
+            };
+            match event {
+                None => return,
+                Some(NetworkEvent::Listening { address }) => {
+                    self.tell(NodeEvent::Listening { address })
+                }
+                Some(NetworkEvent::InboundSession(streams)) => drop(self.adopt(streams)),
+                Some(NetworkEvent::Discovered {
+                    peer, addresses, ..
+                }) => {
+                    for share in self.shop.shares.all() {
+                        let peers = vec![(peer, addresses.clone())];
+                        // A hint: a share too busy to hear it will hear the next one.
+                        let _ = share.inputs.try_send(ShareInput::Candidates {
+                            peers,
+                            source: Source::Lan,
+                        });
+                    }
+                }
+                Some(NetworkEvent::Providers { key, peers }) => {
+                    if let Some(share) = self.shop.shares.by_provider_key(&key) {
+                        let peers = peers.into_iter().map(|peer| (peer, Vec::new())).collect();
+                        let _ = share.inputs.try_send(ShareInput::Candidates {
+                            peers,
+                            source: Source::Dht,
+                        });
+                    }
+                }
+                Some(NetworkEvent::LookupDone { .. }) => {}
+            }
+        }
+    }
+
+    /// Keeps a node that the user named connected, and offers it to every share.
+    pub(super) async fn keep(self: Arc<Self>, address: Multiaddr) {
+        let mut pause = KEEP_MIN;
+        loop {
+            let opened = tokio::select! {
+                () = self.ending.cancelled() => return,
+                opened = self.network.open_session(None, vec![address.clone()]) => opened,
+            };
+            match opened {
+                Ok(streams) => {
+                    pause = KEEP_MIN;
+                    let session = self.adopt(streams);
+                    let peers = vec![(session.peer(), vec![address.clone()])];
+                    self.offer(&peers, Source::Given).await;
+                    tokio::select! {
+                        () = self.ending.cancelled() => return,
+                        () = session.ended() => {}
+                    }
+                }
+                Err(error) => {
+                    let tried = tried_of(&error);
+                    for share in self.shop.shares.all() {
+                        let _ = share.inputs.try_send(ShareInput::DialFailed {
+                            peer: None,
+                            tried: tried.clone(),
+                        });
+                    }
+                }
+            }
+            tokio::select! {
+                () = self.ending.cancelled() => return,
+                () = tokio::time::sleep(pause) => {}
+            }
+            pause = (pause * 2).min(KEEP_MAX);
+        }
+    }
+
+    /// Looks for other live processes of this home: all help the DHT, those with our shares are peers.
+    pub(super) async fn watch_home(self: Arc<Self>, home: PathBuf) {
+        let mut looks = 0;
+        let mut known: BTreeMap<PeerId, Vec<Multiaddr>> = BTreeMap::new();
+        loop {
+            let (folder, ourselves) = (home.clone(), self.shop.local_peer);
+            let found =
+                tokio::task::spawn_blocking(move || live_neighbours(&folder, &ourselves)).await;
+            let found = found.unwrap_or_default();
+            known.retain(|peer, _| found.iter().any(|record| record.peer == *peer));
+            for record in found {
+                if known.get(&record.peer) != Some(&record.addrs) {
+                    self.network
+                        .add_addresses(record.peer, record.addrs.clone())
+                        .await;
+                    known.insert(record.peer, record.addrs.clone());
+                }
+                for share in self.shop.shares.all() {
+                    if record.keys.contains(&share.id.provider_key()) {
+                        let peers = vec![(record.peer, record.addrs.clone())];
+                        let _ = share.inputs.try_send(ShareInput::Candidates {
+                            peers,
+                            source: Source::Local,
+                        });
+                    }
+                }
+            }
+            looks += 1;
+            let pause = if looks < NEIGHBOURS_FIRST_LOOKS {
+                NEIGHBOURS_FIRST
+            } else {
+                NEIGHBOURS_LATER
+            };
+            tokio::select! {
+                () = self.ending.cancelled() => return,
+                () = tokio::time::sleep(pause) => {}
+            }
+        }
+    }
+
+    async fn offer(&self, peers: &[(PeerId, Vec<Multiaddr>)], source: Source) {
+        for share in self.shop.shares.all() {
+            let input = ShareInput::Candidates {
+                peers: peers.to_vec(),
+                source,
+            };
+            // The share has left: nobody looks for peers.
+            let _ = share.inputs.send(input).await;
+        }
+    }
+}
+
+/// The addresses of a failed dial with their outcomes in words.
+pub(super) fn tried_of(error: &DialError) -> Vec<(Multiaddr, String)> {
+    error
+        .tried
+        .iter()
+        .map(|(address, failure)| (address.clone(), failure.to_string()))
+        .collect()
+}

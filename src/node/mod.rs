@@ -1,0 +1,27 @@
+//! Joins engine, storage and network: what a process does with shares, behind one handle.
+//!
+//! [`Node::start`] takes an identity from the home, opens the network and spawns the hub; [`NodeHandle`]
+//! is how every surface speaks to it, [`ShareHandle`] how it speaks about one share. One task owns each
+//! share and its engine, four tasks move the frames and bytes of each session. Nothing here parses
+//! arguments or prints.
+
+mod actor;
+mod addresses;
+mod buffers;
+mod config;
+mod handle;
+mod hub;
+mod limiter;
+mod metadata;
+mod perform;
+mod report;
+mod session;
+mod share;
+mod status;
+
+pub use config::{FetchOptions, NodeConfig};
+pub use handle::{FetchError, Node, NodeError, NodeHandle, ShareHandle};
+pub use status::{
+    Cause, Fetched, NodeEvent, PeerActivity, PeerLane, Phase, ShareStatus, StallCause, Told, Tried,
+    Via,
+};

@@ -1,0 +1,273 @@
+//! Reader of a data stream: bytes go straight into the buffer of their piece.
+//!
+//! One piece is collected at a time; a slice of anything else drops it. A whole piece is verified and
+//! stored on a blocking thread while the next one is read, a few at a time. Bytes nobody asked for end the
+//! session.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use tokio::io::{AsyncReadExt, ReadHalf};
+use tokio::sync::Semaphore;
+
+use super::{Session, UNASKED_BYTES_MAX, digests_of};
+use crate::content::{PieceIndex, ShareId};
+use crate::engine::DownCause;
+use crate::network::PeerStream;
+use crate::node::buffers::Buffer;
+use crate::node::share::{Checked, ReadyShare, Share, ShareInput};
+use crate::storage::StorageError;
+use crate::wire::{DATA_HEADER_LEN, DataHeader, DataKind};
+
+/// Pieces of one session being verified and stored at once: the next is read meanwhile.
+const CHECKS_MAX: usize = 3;
+
+/// Bytes read between two reports of progress.
+const REPORT_BYTES: usize = 64 * 1024;
+
+/// Bytes dropped at once.
+const DROP_LEN: usize = 16 * 1024;
+
+/// Why reading ended.
+type Ended = (DownCause, String);
+
+/// A piece that is being collected.
+struct Collected {
+    share: ShareId,
+    piece: PieceIndex,
+    buffer: Buffer,
+    filled: usize,
+}
+
+pub(super) async fn read(session: Session, stream: ReadHalf<PeerStream>) {
+    let ending = session.0.ending.clone();
+    let mut reader = Reader {
+        session: session.clone(),
+        stream,
+        collected: None,
+        checks: Arc::new(Semaphore::new(CHECKS_MAX)),
+        received: 0,
+    };
+    let (cause, reason) = tokio::select! {
+        () = ending.cancelled() => return,
+        ended = reader.read_slices() => ended,
+    };
+    session.end(cause, reason);
+}
+
+struct Reader {
+    session: Session,
+    stream: ReadHalf<PeerStream>,
+    collected: Option<Collected>,
+    checks: Arc<Semaphore>,
+    received: u64,
+}
+
+impl Reader {
+    async fn read_slices(&mut self) -> Ended {
+        loop {
+            if let Err(ended) = self.read_slice().await {
+                return ended;
+            }
+        }
+    }
+
+    async fn read_slice(&mut self) -> Result<(), Ended> {
+        let mut header = [0; DATA_HEADER_LEN];
+        self.stream.read_exact(&mut header).await.map_err(closed)?;
+        let header = DataHeader::decode(&header).map_err(|error| violation(error.to_string()))?;
+        self.received += u64::from(header.len);
+        if self.received > self.session.0.asked_bytes.load(Ordering::Relaxed) + UNASKED_BYTES_MAX {
+            return Err(violation("bytes nobody asked for"));
+        }
+        let len = header.len as usize;
+        let session = self.session.id();
+        // A number we do not know is a share that was closed while the bytes were on their way.
+        let Some(share) = self.session.share(header.share) else {
+            return self.drop_bytes(len).await;
+        };
+        match header.kind {
+            DataKind::Piece { piece, offset } => {
+                self.read_piece(share, piece, offset as usize, len).await
+            }
+            DataKind::Manifest { total, offset } => {
+                let bytes = self.read_bytes(len).await?;
+                tell(
+                    &share,
+                    ShareInput::Manifest {
+                        session,
+                        total,
+                        offset,
+                        bytes,
+                    },
+                )
+                .await;
+                Ok(())
+            }
+            DataKind::Hashes { file, first } => {
+                let bytes = self.read_bytes(len).await?;
+                let digests =
+                    digests_of(&bytes).ok_or_else(|| violation("hashes of an odd length"))?;
+                tell(
+                    &share,
+                    ShareInput::Hashes {
+                        session,
+                        file,
+                        first,
+                        digests,
+                    },
+                )
+                .await;
+                Ok(())
+            }
+        }
+    }
+
+    async fn read_piece(
+        &mut self,
+        share: Share,
+        piece: u32,
+        offset: usize,
+        len: usize,
+    ) -> Result<(), Ended> {
+        let session = self.session.id();
+        let Some(ready) = share.ready.get() else {
+            return Err(violation("a piece before it was asked for"));
+        };
+        let geometry = ready.geometry();
+        let piece = geometry
+            .piece(piece)
+            .ok_or_else(|| violation("a piece that does not exist"))?;
+        let piece_len = geometry.len_of(piece) as usize;
+        if offset + len > piece_len {
+            return Err(violation("bytes beyond the end of a piece"));
+        }
+        let goes_on = |collected: &Collected| {
+            (collected.share, collected.piece, collected.filled) == (share.id, piece, offset)
+        };
+        let mut collected = match self.collected.take() {
+            Some(collected) if goes_on(&collected) => collected,
+            _ if offset == 0 => {
+                let buffer = self.session.0.shop.buffers.take(piece_len).await;
+                Collected {
+                    share: share.id,
+                    piece,
+                    buffer,
+                    filled: 0,
+                }
+            }
+            _ => return Err(violation("a slice out of order")),
+        };
+        let end = offset + len;
+        while collected.filled < end {
+            let until =
+                end.min(collected.filled + REPORT_BYTES.min(self.session.0.shop.down.take_max()));
+            let bytes = until - collected.filled;
+            self.session.0.shop.down.take(bytes).await;
+            self.stream
+                .read_exact(&mut collected.buffer[collected.filled..until])
+                .await
+                .map_err(closed)?;
+            collected.filled = until;
+            let bytes = bytes as u32;
+            tell(
+                &share,
+                ShareInput::Received {
+                    session,
+                    piece,
+                    bytes,
+                },
+            )
+            .await;
+        }
+        if collected.filled < piece_len {
+            self.collected = Some(collected);
+            return Ok(());
+        }
+        tell(&share, ShareInput::Arrived { session, piece }).await;
+        let permit = Arc::clone(&self.checks)
+            .acquire_owned()
+            .await
+            .expect("the semaphore is never closed");
+        self.session.0.shop.tasks.spawn(async move {
+            let outcome = check(share.clone(), collected).await;
+            // The share has left: nobody waits for this.
+            let _ = share
+                .inputs
+                .send(ShareInput::Checked {
+                    session,
+                    piece,
+                    outcome,
+                })
+                .await;
+            drop(permit);
+        });
+        Ok(())
+    }
+
+    async fn read_bytes(&mut self, len: usize) -> Result<Vec<u8>, Ended> {
+        let mut bytes = vec![0; len];
+        self.stream.read_exact(&mut bytes).await.map_err(closed)?;
+        Ok(bytes)
+    }
+
+    async fn drop_bytes(&mut self, mut len: usize) -> Result<(), Ended> {
+        let mut bytes = vec![0; DROP_LEN.min(len)];
+        while len > 0 {
+            let part = bytes.len().min(len);
+            self.stream
+                .read_exact(&mut bytes[..part])
+                .await
+                .map_err(closed)?;
+            len -= part;
+        }
+        Ok(())
+    }
+}
+
+/// Tells a share, waiting for room: that is how a busy share holds back its peers.
+async fn tell(share: &Share, input: ShareInput) {
+    // The share has left: nobody waits for this.
+    let _ = share.inputs.send(input).await;
+}
+
+/// Verifies and stores a piece on a blocking thread.
+async fn check(share: Share, collected: Collected) -> Checked {
+    let checking = tokio::task::spawn_blocking(move || {
+        let ready = share
+            .ready
+            .get()
+            .expect("pieces are read only for ready shares");
+        verify_and_store(ready, collected.piece, &collected.buffer)
+    });
+    checking.await.unwrap_or_else(|panic| {
+        let path = std::path::PathBuf::new();
+        Checked::Failed(StorageError::Write {
+            path,
+            source: std::io::Error::other(panic.to_string()),
+        })
+    })
+}
+
+fn verify_and_store(ready: &ReadyShare, piece: PieceIndex, bytes: &[u8]) -> Checked {
+    let Some(verified) = ready.hashes.verify(ready.geometry(), piece, bytes) else {
+        return Checked::Corrupt;
+    };
+    match ready.store.write_piece(verified) {
+        Ok(published) => Checked::Stored {
+            published: published.map(|file| ready.manifest.file(file).path.as_str().to_owned()),
+        },
+        Err(error) => Checked::Failed(error),
+    }
+}
+
+fn closed(error: std::io::Error) -> Ended {
+    match error.kind() {
+        std::io::ErrorKind::UnexpectedEof => (DownCause::Closed, "connection closed".into()),
+        _ => (DownCause::Closed, error.to_string()),
+    }
+}
+
+fn violation(reason: impl Into<String>) -> Ended {
+    (DownCause::Violation, reason.into())
+}

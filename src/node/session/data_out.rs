@@ -1,0 +1,295 @@
+//! Writer of a data stream: one job after the other, a piece in slices.
+//!
+//! The next piece is read from disk while the one before it is written. A stopped piece ends at its next
+//! slice. Rate limits apply here, to piece bytes only.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use tokio::io::{AsyncWriteExt, WriteHalf};
+use tokio::sync::mpsc;
+
+use super::{DataJob, Session};
+use crate::content::{Digest, LayerRange, PieceIndex, ShareId};
+use crate::engine::{DownCause, ServiceEnd};
+use crate::network::PeerStream;
+use crate::node::buffers::Buffer;
+use crate::node::share::{Share, ShareInput};
+use crate::wire::{DataHeader, DataKind, SLICE_LEN_MAX, ShareNumber};
+
+/// A job whose bytes are in memory.
+enum Loaded {
+    Piece {
+        share: Share,
+        piece: PieceIndex,
+        buffer: Buffer,
+        stopped: Arc<AtomicBool>,
+    },
+    Manifest {
+        share: Share,
+    },
+    Hashes {
+        share: ShareNumber,
+        range: LayerRange,
+        bytes: Vec<u8>,
+    },
+}
+
+pub(super) async fn write(
+    session: Session,
+    mut stream: WriteHalf<PeerStream>,
+    jobs: mpsc::Receiver<DataJob>,
+) {
+    let ending = session.0.ending.clone();
+    // Room for one: the next piece is read while this one is written.
+    let (loaded_queue, mut loaded) = mpsc::channel(1);
+    let ended = tokio::select! {
+        () = ending.cancelled() => return,
+        () = load_all(&session, jobs, loaded_queue) => Ok(()),
+        ended = write_all(&session, &mut stream, &mut loaded) => ended,
+    };
+    if let Err(error) = ended {
+        session.end(DownCause::Closed, error.to_string());
+    }
+}
+
+async fn load_all(
+    session: &Session,
+    mut jobs: mpsc::Receiver<DataJob>,
+    loaded: mpsc::Sender<Loaded>,
+) {
+    while let Some(job) = jobs.recv().await {
+        if let Some(job) = load(session, job).await
+            && loaded.send(job).await.is_err()
+        {
+            return;
+        }
+    }
+}
+
+fn share_of(session: &Session, id: ShareId) -> Option<Share> {
+    session
+        .0
+        .shop
+        .shares
+        .all()
+        .into_iter()
+        .find(|share| share.id == id)
+}
+
+async fn load(session: &Session, job: DataJob) -> Option<Loaded> {
+    match job {
+        DataJob::Manifest { share } => Some(Loaded::Manifest {
+            share: share_of(session, share)?,
+        }),
+        DataJob::Hashes { share, range } => {
+            let share = share_of(session, share)?;
+            let number = share.number;
+            let bytes = tokio::task::spawn_blocking(move || {
+                let ready = share.ready.get()?;
+                let (hashes, proof) = ready.hashes.prove(ready.geometry(), range)?;
+                Some(
+                    hashes
+                        .iter()
+                        .chain(&proof)
+                        .flat_map(|digest: &Digest| *digest.as_bytes())
+                        .collect(),
+                )
+            });
+            let bytes = bytes.await.ok().flatten()?;
+            Some(Loaded::Hashes {
+                share: number,
+                range,
+                bytes,
+            })
+        }
+        DataJob::Piece {
+            share,
+            piece,
+            stopped,
+        } => {
+            let share = share_of(session, share)?;
+            load_piece(session, share, piece, stopped).await
+        }
+    }
+}
+
+async fn load_piece(
+    session: &Session,
+    share: Share,
+    piece: PieceIndex,
+    stopped: Arc<AtomicBool>,
+) -> Option<Loaded> {
+    let how = if stopped.load(Ordering::Relaxed) {
+        ServiceEnd::Stopped
+    } else {
+        let len = share.ready.get()?.geometry().len_of(piece) as usize;
+        let mut buffer = session.0.shop.buffers.take(len).await;
+        let reading = {
+            let share = share.clone();
+            tokio::task::spawn_blocking(move || {
+                let ready = share
+                    .ready
+                    .get()
+                    .expect("pieces are served only of ready shares");
+                ready.store.read_piece(piece, &mut buffer).map(|()| buffer)
+            })
+        };
+        match reading.await {
+            Ok(Ok(buffer)) => {
+                return Some(Loaded::Piece {
+                    share,
+                    piece,
+                    buffer,
+                    stopped,
+                });
+            }
+            Ok(Err(error)) => {
+                // The share has left: nobody waits for this.
+                let _ = share
+                    .inputs
+                    .send(ShareInput::Unreadable { piece, error })
+                    .await;
+                ServiceEnd::Unreadable
+            }
+            Err(_) => ServiceEnd::Unreadable,
+        }
+    };
+    let _ = share
+        .inputs
+        .send(ShareInput::ServiceEnded {
+            session: session.id(),
+            piece,
+            how,
+        })
+        .await;
+    None
+}
+
+async fn write_all(
+    session: &Session,
+    stream: &mut WriteHalf<PeerStream>,
+    loaded: &mut mpsc::Receiver<Loaded>,
+) -> std::io::Result<()> {
+    while let Some(job) = loaded.recv().await {
+        match job {
+            Loaded::Piece {
+                share,
+                piece,
+                buffer,
+                stopped,
+            } => {
+                let how = write_piece(session, stream, &share, piece, &buffer, &stopped).await?;
+                // The share has left: nobody waits for this.
+                let _ = share
+                    .inputs
+                    .send(ShareInput::ServiceEnded {
+                        session: session.id(),
+                        piece,
+                        how,
+                    })
+                    .await;
+            }
+            Loaded::Manifest { share } => {
+                let Some(ready) = share.ready.get() else {
+                    continue;
+                };
+                let total = ready.manifest_bytes.len() as u32;
+                for (part, bytes) in (0..).zip(ready.manifest_bytes.chunks(SLICE_LEN_MAX as usize))
+                {
+                    let kind = DataKind::Manifest {
+                        total,
+                        offset: part * SLICE_LEN_MAX,
+                    };
+                    write_slice(
+                        stream,
+                        DataHeader {
+                            share: share.number,
+                            kind,
+                            len: bytes.len() as u32,
+                        },
+                        bytes,
+                    )
+                    .await?;
+                }
+            }
+            Loaded::Hashes {
+                share,
+                range,
+                bytes,
+            } => {
+                let kind = DataKind::Hashes {
+                    file: range.file.get(),
+                    first: range.first,
+                };
+                write_slice(
+                    stream,
+                    DataHeader {
+                        share,
+                        kind,
+                        len: bytes.len() as u32,
+                    },
+                    &bytes,
+                )
+                .await?;
+            }
+        }
+        if loaded.is_empty() {
+            stream.flush().await?;
+        }
+    }
+    Ok(())
+}
+
+async fn write_piece(
+    session: &Session,
+    stream: &mut WriteHalf<PeerStream>,
+    share: &Share,
+    piece: PieceIndex,
+    bytes: &[u8],
+    stopped: &AtomicBool,
+) -> std::io::Result<ServiceEnd> {
+    let slice_len = session.0.shop.up.take_max().min(SLICE_LEN_MAX as usize);
+    let mut offset = 0;
+    for slice in bytes.chunks(slice_len) {
+        session.0.shop.up.take(slice.len()).await;
+        if stopped.load(Ordering::Relaxed) {
+            return Ok(ServiceEnd::Stopped);
+        }
+        let kind = DataKind::Piece {
+            piece: piece.get(),
+            offset,
+        };
+        let len = slice.len() as u32;
+        write_slice(
+            stream,
+            DataHeader {
+                share: share.number,
+                kind,
+                len,
+            },
+            slice,
+        )
+        .await?;
+        offset += len;
+        // The share has left: nobody waits for this.
+        let _ = share
+            .inputs
+            .send(ShareInput::Sent {
+                session: session.id(),
+                piece,
+                bytes: len,
+            })
+            .await;
+    }
+    Ok(ServiceEnd::Whole)
+}
+
+async fn write_slice(
+    stream: &mut WriteHalf<PeerStream>,
+    header: DataHeader,
+    bytes: &[u8],
+) -> std::io::Result<()> {
+    stream.write_all(&header.encode()).await?;
+    stream.write_all(bytes).await
+}

@@ -1,0 +1,217 @@
+//! What surfaces read: the picture of a share at one moment, and what happened.
+//!
+//! Plain values; the share's actor makes them, surfaces only look. Names and agents in here come from
+//! remotes and are hostile text: surfaces escape them. Nothing here is serialised; JSON shapes are in
+//! `cli/output`.
+
+use std::path::PathBuf;
+use std::time::{Duration, SystemTime};
+
+use crate::content::{Multiaddr, PeerId, ShareId};
+
+pub use crate::engine::{Cause, PeerActivity, StallCause};
+
+/// What a share is occupied with. Scanning and hashing happen before a node knows the share.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Phase {
+    /// Looking for a peer that knows the share, and for its manifest and hashes.
+    Find,
+    /// Comparing files that are already there.
+    Verify,
+    /// Downloading.
+    Fetch,
+    /// All pieces are here; the last names are being given.
+    Write,
+    /// Everything is here; serving others.
+    Seed,
+}
+
+/// How a peer is reached.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Via {
+    /// On this machine, over loopback.
+    Local,
+    /// On the local network: a private or link-local address.
+    Lan,
+    /// Any other address.
+    Direct,
+}
+
+/// One connected peer of a share.
+#[derive(Clone, Debug)]
+pub struct PeerLane {
+    /// Who.
+    pub peer: PeerId,
+    /// Where it is, without `/p2p/`.
+    pub address: Multiaddr,
+    /// How it is reached.
+    pub via: Via,
+    /// Its program, as it says: hostile text.
+    pub agent: String,
+    /// Part of the share it holds, 0 to 1.
+    pub holds: f64,
+    /// What it does for us.
+    pub activity: PeerActivity,
+    /// Pieces asked of it.
+    pub asked: u32,
+    /// Pieces it asked of us that wait or are being sent.
+    pub waiting: u32,
+    /// Bytes per second from it.
+    pub down_per_sec: u64,
+    /// Bytes per second to it.
+    pub up_per_sec: u64,
+    /// Piece bytes received from it.
+    pub received: u64,
+    /// Piece bytes sent to it.
+    pub sent: u64,
+}
+
+/// A share at one moment.
+#[derive(Clone, Debug)]
+pub struct ShareStatus {
+    /// Which share.
+    pub share: ShareId,
+    /// Its name, as the manifest or the link says; empty while unknown. Hostile text.
+    pub name: String,
+    /// What it is occupied with.
+    pub phase: Phase,
+    /// Bytes verified and stored, earlier runs included.
+    pub bytes: u64,
+    /// Bytes in all; `None` while unknown.
+    pub total: Option<u64>,
+    /// Files in the share; `None` while unknown.
+    pub files: Option<u32>,
+    /// Bytes of files compared so far and to be compared, while the phase is [`Phase::Verify`].
+    pub verified: (u64, u64),
+    /// Piece bytes received in this run.
+    pub downloaded: u64,
+    /// Of those, bytes not kept.
+    pub wasted: u64,
+    /// Piece bytes sent in this run.
+    pub uploaded: u64,
+    /// Bytes per second received, over about 2 s.
+    pub down_per_sec: u64,
+    /// Bytes per second sent, over about 2 s.
+    pub up_per_sec: u64,
+    /// Expected time to completion; `None` when nothing arrives.
+    pub eta: Option<Duration>,
+    /// Copies of the share among us and the connected peers: whole ones plus the part of the next.
+    pub availability: f64,
+    /// Missing pieces that no connected peer holds.
+    pub without_holder: u32,
+    /// How full each stretch of the share is, 0 to 255; at most 256 stretches of equal piece counts.
+    pub map: Vec<u8>,
+    /// Whether a peer waits for pieces or is being served.
+    pub pulled: bool,
+    /// Peers that gave at least one kept piece in this run.
+    pub givers: u32,
+    /// Distinct peers that said in this run that they hold everything.
+    pub completed_peers: u32,
+    /// Why nothing arrives, if so.
+    pub stalled: Option<StallCause>,
+    /// The connected peers, in order of their first appearance.
+    pub peers: Vec<PeerLane>,
+}
+
+/// Something that happened, with when.
+#[derive(Clone, Debug)]
+pub struct Told {
+    /// When, by the wall clock.
+    pub at: SystemTime,
+    /// What.
+    pub event: NodeEvent,
+}
+
+/// Something a user would retell or a script would act on.
+#[derive(Clone, Debug)]
+pub enum NodeEvent {
+    /// We can be reached here; ends in `/p2p/`.
+    Listening {
+        /// The address.
+        address: Multiaddr,
+    },
+    /// A peer of the share is connected.
+    PeerConnected {
+        /// Who.
+        peer: PeerId,
+        /// Where, without `/p2p/`.
+        address: Multiaddr,
+        /// How.
+        via: Via,
+    },
+    /// A peer of the share is gone.
+    PeerLost {
+        /// Who.
+        peer: PeerId,
+        /// Where it was.
+        address: Multiaddr,
+        /// How it was reached.
+        via: Via,
+        /// Why, in a few words.
+        reason: String,
+    },
+    /// Pieces were asked of other peers.
+    Rerouted {
+        /// Who failed.
+        peer: PeerId,
+        /// How many pieces found a new peer.
+        pieces: u32,
+        /// Those peers.
+        to: Vec<PeerId>,
+        /// From noticing the fault to the last new request.
+        after: Duration,
+        /// The fault.
+        cause: Cause,
+    },
+    /// Nothing arrives.
+    Stalled {
+        /// Why.
+        cause: StallCause,
+        /// Pieces that no connected peer holds.
+        missing: u32,
+    },
+    /// A piece was verified and stored.
+    PieceStored {
+        /// Who sent it.
+        peer: PeerId,
+        /// Its index.
+        piece: u32,
+        /// Its length in bytes.
+        bytes: u32,
+    },
+    /// A file of the share got its final name.
+    FilePublished {
+        /// Its path in the share: hostile text.
+        path: String,
+    },
+    /// A file being seeded is not the one that was hashed any more; its pieces are withdrawn.
+    SourceChanged {
+        /// What the storage said, naming the file.
+        what: String,
+    },
+    /// A peer told us that it holds everything.
+    PeerCompleted {
+        /// Who.
+        peer: PeerId,
+    },
+}
+
+/// A fetch that ended well.
+#[derive(Clone, Debug)]
+pub struct Fetched {
+    /// What was written.
+    pub path: PathBuf,
+    /// Bytes of the share.
+    pub bytes: u64,
+    /// From the start of the fetch.
+    pub elapsed: Duration,
+}
+
+/// An address that was tried for a share and did not lead to it.
+#[derive(Clone, Debug)]
+pub struct Tried {
+    /// The address.
+    pub address: Multiaddr,
+    /// What happened, in a few words.
+    pub outcome: String,
+}
