@@ -15,7 +15,11 @@ fn seconds(seconds: u64) -> Duration {
 
 /// Seeds of the sweep; `SHOAL_SIM_SEED` plays just one, `SHOAL_SIM_SEEDS` another number of them.
 fn seeds() -> std::ops::Range<u64> {
-    let number = |name| std::env::var(name).ok().and_then(|text| text.parse::<u64>().ok());
+    let number = |name| {
+        std::env::var(name)
+            .ok()
+            .and_then(|text| text.parse::<u64>().ok())
+    };
     match number("SHOAL_SIM_SEED") {
         Some(seed) => seed..seed + 1,
         None => 0..number("SHOAL_SIM_SEEDS").unwrap_or(400),
@@ -24,7 +28,12 @@ fn seeds() -> std::ops::Range<u64> {
 
 fn reroutes(report: &Report, node: usize) -> Vec<(Duration, Event)> {
     let is_reroute = |(_, event): &&(Duration, Event)| matches!(event, Event::Reroute { .. });
-    report.nodes[node].events.iter().filter(is_reroute).cloned().collect()
+    report.nodes[node]
+        .events
+        .iter()
+        .filter(is_reroute)
+        .cloned()
+        .collect()
 }
 
 fn total(scenario: &Scenario) -> u64 {
@@ -42,7 +51,11 @@ fn hundreds_of_faulty_swarms_of_twenty_keep_every_rule() {
             [],
             "seed {seed}: replay with SHOAL_SIM_SEED={seed} cargo test --test suite simulation::hundreds"
         );
-        faults += scenario.nodes.iter().filter(|node| !node.faults.is_empty()).count();
+        faults += scenario
+            .nodes
+            .iter()
+            .filter(|node| !node.faults.is_empty())
+            .count();
     }
     assert!(faults > 0, "the sweep has faults to survive");
 }
@@ -63,17 +76,28 @@ fn a_sound_swarm_wastes_next_to_nothing_and_the_seed_sends_little_more_than_one_
         let received: u64 = report.nodes.iter().map(|node| node.received).sum();
         let kept: u64 = report.nodes.iter().map(|node| node.kept).sum();
         let wasted = (received - kept) as f64 / kept as f64;
-        assert!(wasted <= 0.005, "seed {seed}: {:.2} % wasted", wasted * 100.0);
+        assert!(
+            wasted <= 0.005,
+            "seed {seed}: {:.2} % wasted",
+            wasted * 100.0
+        );
         let copies = report.nodes[0].sent as f64 / total(&scenario) as f64;
-        assert!(copies <= 2.0, "seed {seed}: the seed sent {copies:.2} copies to 8 receivers");
+        assert!(
+            copies <= 2.0,
+            "seed {seed}: the seed sent {copies:.2} copies to 8 receivers"
+        );
     }
 }
 
 /// Two seeds and one receiver; the second seed has `fault`.
 fn two_seeds(fault: Fault) -> Report {
     let mut scenario = Scenario::plain(3, 0, 400, 1_000_000);
-    scenario.nodes.push(NodePlan::new(true, 1_000_000, 4_000_000).with(fault));
-    scenario.nodes.push(NodePlan::new(false, 1_000_000, 4_000_000));
+    scenario
+        .nodes
+        .push(NodePlan::new(true, 1_000_000, 4_000_000).with(fault));
+    scenario
+        .nodes
+        .push(NodePlan::new(false, 1_000_000, 4_000_000));
     let report = run(&scenario);
     assert_eq!(report.broken, []);
     report
@@ -83,10 +107,29 @@ fn two_seeds(fault: Fault) -> Report {
 fn a_dead_seed_is_rerouted_within_a_tenth_of_a_second() {
     let at = seconds(5);
     let report = two_seeds(Fault::Crash { at });
-    let (when, event) = reroutes(&report, 2).into_iter().find(|(when, _)| *when >= at).expect("a reroute is told");
-    assert!(when - at < Duration::from_millis(100), "told {:?} after the crash", when - at);
-    let Event::Reroute { peer, pieces, to, after, cause } = event else { unreachable!("filtered above") };
-    assert_eq!((peer, cause, to), (PeerKey(1), Cause::Closed, vec![PeerKey(0)]));
+    let (when, event) = reroutes(&report, 2)
+        .into_iter()
+        .find(|(when, _)| *when >= at)
+        .expect("a reroute is told");
+    assert!(
+        when - at < Duration::from_millis(100),
+        "told {:?} after the crash",
+        when - at
+    );
+    let Event::Reroute {
+        peer,
+        pieces,
+        to,
+        after,
+        cause,
+    } = event
+    else {
+        unreachable!("filtered above")
+    };
+    assert_eq!(
+        (peer, cause, to),
+        (PeerKey(1), Cause::Closed, vec![PeerKey(0)])
+    );
     assert!(pieces >= 1 && after < Duration::from_millis(100));
 }
 
@@ -95,9 +138,26 @@ fn a_silent_seed_is_rerouted_within_two_seconds() {
     let from = seconds(5);
     let report = two_seeds(Fault::Silence { from, until: None });
     let told = reroutes(&report, 2);
-    let (when, event) = told.into_iter().find(|(when, _)| *when >= from).expect("a reroute is told");
-    assert!(when - from < seconds(2), "told {:?} after the silence began", when - from);
-    assert!(matches!(event, Event::Reroute { cause: Cause::Silent, peer: PeerKey(1), .. }), "{event:?}");
+    let (when, event) = told
+        .into_iter()
+        .find(|(when, _)| *when >= from)
+        .expect("a reroute is told");
+    assert!(
+        when - from < seconds(2),
+        "told {:?} after the silence began",
+        when - from
+    );
+    assert!(
+        matches!(
+            event,
+            Event::Reroute {
+                cause: Cause::Silent,
+                peer: PeerKey(1),
+                ..
+            }
+        ),
+        "{event:?}"
+    );
 }
 
 #[test]
@@ -115,7 +175,14 @@ fn a_liar_is_caught_at_its_first_piece_and_named() {
     assert_eq!(report.nodes[2].bad_pieces, [(1, 1)]);
     let told = reroutes(&report, 2);
     let is_corrupt = |(_, event): &(Duration, Event)| {
-        matches!(event, Event::Reroute { cause: Cause::Corrupt, peer: PeerKey(1), .. })
+        matches!(
+            event,
+            Event::Reroute {
+                cause: Cause::Corrupt,
+                peer: PeerKey(1),
+                ..
+            }
+        )
     };
     assert!(told.iter().any(is_corrupt), "{told:?}");
 }
@@ -124,26 +191,37 @@ fn a_liar_is_caught_at_its_first_piece_and_named() {
 fn when_the_only_seed_dies_too_early_the_receivers_say_that_pieces_are_nowhere() {
     let mut scenario = Scenario::plain(4, 3, 400, 500_000);
     scenario.ends = seconds(120);
-    scenario.nodes[0].faults.push(Fault::Crash { at: seconds(10) });
+    scenario.nodes[0]
+        .faults
+        .push(Fault::Crash { at: seconds(10) });
     let report = run(&scenario);
     for node in 1..=3 {
         assert_eq!(report.nodes[node].finished, None);
-        let stalled = report.nodes[node].events.iter().find_map(|(when, event)| match event {
-            Event::Stalled { cause, missing } => Some((*when, *cause, *missing)),
-            _ => None,
-        });
+        let stalled = report.nodes[node]
+            .events
+            .iter()
+            .find_map(|(when, event)| match event {
+                Event::Stalled { cause, missing } => Some((*when, *cause, *missing)),
+                _ => None,
+            });
         let (when, cause, missing) = stalled.expect("a stall is told");
         assert_eq!(cause, StallCause::NoHolder);
         assert!(missing > 0 && when > seconds(10));
     }
     let held: Vec<u64> = report.nodes[1..].iter().map(|node| node.kept).collect();
-    assert!(held.iter().all(|kept| *kept == held[0]), "they shared all there was: {held:?}");
+    assert!(
+        held.iter().all(|kept| *kept == held[0]),
+        "they shared all there was: {held:?}"
+    );
 }
 
 #[test]
 fn a_receiver_that_was_stopped_goes_on_with_the_peers_it_had() {
     let mut scenario = Scenario::plain(5, 2, 200, 1_000_000);
-    scenario.nodes[1].faults.push(Fault::Silence { from: seconds(3), until: Some(seconds(13)) });
+    scenario.nodes[1].faults.push(Fault::Silence {
+        from: seconds(3),
+        until: Some(seconds(13)),
+    });
     let report = run(&scenario);
     assert_eq!(report.broken, []);
     assert!(report.last_finish([1, 2]).expect("both finish") < seconds(60));

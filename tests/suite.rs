@@ -3,7 +3,12 @@
     clippy::unwrap_used,
     reason = "in a test a broken expectation should end the test"
 )]
+#![allow(unreachable_pub, reason = "modules of one binary share helpers")]
 
+mod cli;
 mod lock;
+mod loopback;
 mod merkle_golden;
+mod simulation;
+mod support;
 mod tidy;

@@ -79,7 +79,8 @@ impl Download {
     /// Whether one more piece of `len` bytes may be asked of this peer.
     pub(super) fn has_room(&self, len: u32) -> bool {
         self.relied_count < tuning::WINDOW_PIECES_MIN
-            || (self.relied_count < tuning::REQUESTS_MAX && self.relied_bytes + u64::from(len) <= self.window_bytes)
+            || (self.relied_count < tuning::REQUESTS_MAX
+                && self.relied_bytes + u64::from(len) <= self.window_bytes)
     }
 
     /// Whether a piece that lost its peer may be asked of this one beyond its window.
@@ -100,7 +101,16 @@ impl Download {
         if self.relied_count == 0 {
             self.busy_since = now;
         }
-        let before = self.asked.insert(piece, Asked { at: now, len, received: 0, began: None, relied: true });
+        let before = self.asked.insert(
+            piece,
+            Asked {
+                at: now,
+                len,
+                received: 0,
+                began: None,
+                relied: true,
+            },
+        );
         self.unrely_entry(before);
         self.relied_count += 1;
         self.relied_bytes += u64::from(len);
@@ -123,7 +133,10 @@ impl Download {
     }
 
     fn unrely_entry(&mut self, entry: Option<Asked>) {
-        if let Some(Asked { len, relied: true, .. }) = entry {
+        if let Some(Asked {
+            len, relied: true, ..
+        }) = entry
+        {
             self.relied_count -= 1;
             self.relied_bytes -= u64::from(len);
         }
@@ -131,7 +144,10 @@ impl Download {
 
     /// Pieces relied on, in index order.
     pub(super) fn relied(&self) -> impl Iterator<Item = (PieceIndex, Asked)> {
-        self.asked.iter().filter(|(_, asked)| asked.relied).map(|(piece, asked)| (*piece, *asked))
+        self.asked
+            .iter()
+            .filter(|(_, asked)| asked.relied)
+            .map(|(piece, asked)| (*piece, *asked))
     }
 
     pub(super) fn relied_count(&self) -> u32 {
@@ -177,10 +193,15 @@ impl Download {
 
     /// All bytes of `piece` are here: the request ends, window and piece time learn from it.
     pub(super) fn on_arrived(&mut self, now: Time, piece: PieceIndex) {
-        let Some(asked) = self.forget(piece) else { return };
+        let Some(asked) = self.forget(piece) else {
+            return;
+        };
         let began = self.last_arrival.max(asked.at);
         let sample = now.duration_since(began);
-        self.piece_time = Some(self.piece_time.map_or(sample, |time| (time * 7 + sample) / 8));
+        self.piece_time = Some(
+            self.piece_time
+                .map_or(sample, |time| (time * 7 + sample) / 8),
+        );
         self.last_arrival = now;
         let span = tuning::WINDOW_SPAN.as_millis() as u64;
         let by_rate = self.rate.bytes_per_sec(now) * span / 1_000;
@@ -240,7 +261,9 @@ impl Download {
     /// How long until `piece` is here: from its own speed when its bytes are arriving, else from the
     /// pieces asked before it and the rate of the peer. Zero while it is too early to tell.
     pub(super) fn time_for_asked(&self, now: Time, piece: PieceIndex) -> Duration {
-        let Some(asked) = self.asked.get(&piece) else { return NEVER };
+        let Some(asked) = self.asked.get(&piece) else {
+            return NEVER;
+        };
         if let Some(began) = asked.began {
             let served = now.duration_since(began);
             let left = u64::from(asked.len - asked.received);
@@ -255,23 +278,36 @@ impl Download {
             let age = now.duration_since(asked.at);
             return if age > tuning::RATE_SPAN { NEVER } else { age };
         }
-        let ahead: u64 = self.ahead_of(piece, *asked).map(|(_, entry)| u64::from(entry.len - entry.received)).sum();
+        let ahead: u64 = self
+            .ahead_of(piece, *asked)
+            .map(|(_, entry)| u64::from(entry.len - entry.received))
+            .sum();
         span(ahead + u64::from(asked.len), rate)
     }
 
     /// Whether `piece` is surely not being sent yet: the peer told us to wait, or others come before it.
     pub(super) fn surely_waits(&self, piece: PieceIndex) -> bool {
-        let Some(asked) = self.asked.get(&piece) else { return false };
-        asked.began.is_none() && (self.told_to_wait || self.ahead_of(piece, *asked).nth(1).is_some())
+        let Some(asked) = self.asked.get(&piece) else {
+            return false;
+        };
+        asked.began.is_none()
+            && (self.told_to_wait || self.ahead_of(piece, *asked).nth(1).is_some())
     }
 
-    fn ahead_of(&self, piece: PieceIndex, asked: Asked) -> impl Iterator<Item = (PieceIndex, Asked)> {
+    fn ahead_of(
+        &self,
+        piece: PieceIndex,
+        asked: Asked,
+    ) -> impl Iterator<Item = (PieceIndex, Asked)> {
         let place = (asked.began.is_none(), asked.at, piece);
-        self.relied().filter(move |(other, entry)| (entry.began.is_none(), entry.at, *other) < place)
+        self.relied()
+            .filter(move |(other, entry)| (entry.began.is_none(), entry.at, *other) < place)
     }
 
     fn relied_left(&self) -> u64 {
-        self.relied().map(|(_, asked)| u64::from(asked.len - asked.received)).sum()
+        self.relied()
+            .map(|(_, asked)| u64::from(asked.len - asked.received))
+            .sum()
     }
 
     pub(super) fn rate(&self) -> &Rate {
@@ -280,7 +316,8 @@ impl Download {
 }
 
 fn span(bytes: u64, bytes_per_sec: u64) -> Duration {
-    Duration::from_micros((u128::from(bytes) * 1_000_000 / u128::from(bytes_per_sec)) as u64).min(NEVER)
+    Duration::from_micros((u128::from(bytes) * 1_000_000 / u128::from(bytes_per_sec)) as u64)
+        .min(NEVER)
 }
 
 #[cfg(test)]
@@ -328,7 +365,10 @@ mod tests {
             room += 1;
         }
         let bytes = u64::from(room * LEN);
-        assert!(bytes > tuning::WINDOW_BYTES_MAX / 2 && bytes <= tuning::WINDOW_BYTES_MAX, "{bytes}");
+        assert!(
+            bytes > tuning::WINDOW_BYTES_MAX / 2 && bytes <= tuning::WINDOW_BYTES_MAX,
+            "{bytes}"
+        );
     }
 
     #[test]
@@ -341,14 +381,20 @@ mod tests {
     fn silence_is_counted_from_the_first_request_after_a_pause() {
         let (mut download, _) = steady(3, 50);
         download.ask(at(60_000), piece(9), LEN);
-        assert_eq!(download.silence_deadline(), Some(at(60_000) + tuning::SILENCE_MIN));
+        assert_eq!(
+            download.silence_deadline(),
+            Some(at(60_000) + tuning::SILENCE_MIN)
+        );
     }
 
     #[test]
     fn a_slow_peer_gets_more_patience_but_not_endless() {
         let (mut download, now) = steady(20, 400);
         download.ask(now, piece(90), LEN);
-        let patience = download.silence_deadline().expect("waiting").duration_since(now);
+        let patience = download
+            .silence_deadline()
+            .expect("waiting")
+            .duration_since(now);
         assert!(patience > tuning::SILENCE_MIN, "{patience:?}");
         let (mut slower, now) = steady(20, 5_000);
         slower.ask(now, piece(90), LEN);
@@ -360,7 +406,10 @@ mod tests {
         let mut download = Download::new(at(0), LEN);
         download.ask(at(0), piece(0), LEN);
         download.become_suspect(at(1_000));
-        assert_eq!(download.parting_deadline(), Some(at(1_000) + tuning::SUSPECT_MAX));
+        assert_eq!(
+            download.parting_deadline(),
+            Some(at(1_000) + tuning::SUSPECT_MAX)
+        );
         assert!(download.on_life(at(1_100)));
         assert_eq!(download.parting_deadline(), None);
         assert!(!download.on_life(at(1_200)), "only the first frame is news");
@@ -401,7 +450,11 @@ mod tests {
         let later = now + Duration::from_secs(4);
         download.on_life(later);
         download.on_bytes(later, piece(50), 1);
-        assert_eq!(download.time_for_asked(later, piece(50)), Duration::ZERO, "too early to tell");
+        assert_eq!(
+            download.time_for_asked(later, piece(50)),
+            Duration::ZERO,
+            "too early to tell"
+        );
         let judged = later + Duration::from_secs(1);
         assert!(download.time_for_asked(judged, piece(50)) > Duration::from_secs(3_000));
     }

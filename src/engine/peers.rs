@@ -66,14 +66,27 @@ impl Peers {
         if self.candidates.len() >= tuning::CANDIDATES_MAX && !self.forget_one() {
             return;
         }
-        self.candidates.insert(peer, Candidate { source, state: State::Idle, failures: 0 });
+        self.candidates.insert(
+            peer,
+            Candidate {
+                source,
+                state: State::Idle,
+                failures: 0,
+            },
+        );
     }
 
     /// Forgets the candidate that failed most often; false when all are in use.
     fn forget_one(&mut self) -> bool {
         let spare = |state| matches!(state, State::Idle | State::Waiting { .. });
-        let worst = self.candidates.iter().filter(|(_, known)| spare(known.state)).max_by_key(|(_, known)| known.failures);
-        let Some(peer) = worst.map(|(peer, _)| *peer) else { return false };
+        let worst = self
+            .candidates
+            .iter()
+            .filter(|(_, known)| spare(known.state))
+            .max_by_key(|(_, known)| known.failures);
+        let Some(peer) = worst.map(|(peer, _)| *peer) else {
+            return false;
+        };
         self.candidates.remove(&peer);
         true
     }
@@ -92,7 +105,9 @@ impl Peers {
     }
 
     pub(super) fn is_banned(&self, peer: PeerKey) -> bool {
-        self.candidates.get(&peer).is_some_and(|known| known.state == State::Banned)
+        self.candidates
+            .get(&peer)
+            .is_some_and(|known| known.state == State::Banned)
     }
 
     pub(super) fn up(&mut self, peer: PeerKey) {
@@ -112,7 +127,9 @@ impl Peers {
 
     /// A dial failed or a connection ended: the peer may be dialled again after a pause.
     pub(super) fn lost(&mut self, now: Time, peer: PeerKey) {
-        let Some(known) = self.candidates.get_mut(&peer) else { return };
+        let Some(known) = self.candidates.get_mut(&peer) else {
+            return;
+        };
         if known.state == State::Banned {
             return;
         }
@@ -159,7 +176,9 @@ impl Peers {
 
     /// Whether somebody is known who is not banned.
     pub(super) fn knows_somebody(&self) -> bool {
-        self.candidates.values().any(|known| known.state != State::Banned)
+        self.candidates
+            .values()
+            .any(|known| known.state != State::Banned)
     }
 }
 

@@ -110,7 +110,18 @@ impl Pieces {
         }
         let ends = vec![order.len() as u32];
         let availability = vec![0; count as usize];
-        Self { states, held, missing, wanted_count, held_wanted_count, availability, full_peers: 0, order, place, ends }
+        Self {
+            states,
+            held,
+            missing,
+            wanted_count,
+            held_wanted_count,
+            availability,
+            full_peers: 0,
+            order,
+            place,
+            ends,
+        }
     }
 
     pub(super) fn count(&self) -> u32 {
@@ -132,7 +143,10 @@ impl Pieces {
 
     /// Whether `piece` is wanted and neither held nor being checked.
     pub(super) fn is_open(&self, piece: PieceIndex) -> bool {
-        matches!(self.state(piece), PieceState::Missing | PieceState::Asked { .. })
+        matches!(
+            self.state(piece),
+            PieceState::Missing | PieceState::Asked { .. }
+        )
     }
 
     // -- states -----------------------------------------------------------------------------------
@@ -140,10 +154,17 @@ impl Pieces {
     /// Records that `peer` is asked; false when it cannot be (held, being checked, asked of two).
     pub(super) fn ask(&mut self, piece: PieceIndex, peer: PeerKey) -> bool {
         let next = match self.state(piece) {
-            PieceState::Missing => PieceState::Asked { first: peer, second: None },
-            PieceState::Asked { first, second: None } if first != peer => {
-                PieceState::Asked { first, second: Some(peer) }
-            }
+            PieceState::Missing => PieceState::Asked {
+                first: peer,
+                second: None,
+            },
+            PieceState::Asked {
+                first,
+                second: None,
+            } if first != peer => PieceState::Asked {
+                first,
+                second: Some(peer),
+            },
             _ => return false,
         };
         self.set(piece, next);
@@ -153,13 +174,24 @@ impl Pieces {
     /// Records that `peer` is no longer relied on; true when the piece is asked of nobody now.
     pub(super) fn unask(&mut self, piece: PieceIndex, peer: PeerKey) -> bool {
         let next = match self.state(piece) {
-            PieceState::Asked { first, second: Some(second) } if first == peer => {
-                PieceState::Asked { first: second, second: None }
-            }
-            PieceState::Asked { first, second: Some(second) } if second == peer => {
-                PieceState::Asked { first, second: None }
-            }
-            PieceState::Asked { first, second: None } if first == peer => PieceState::Missing,
+            PieceState::Asked {
+                first,
+                second: Some(second),
+            } if first == peer => PieceState::Asked {
+                first: second,
+                second: None,
+            },
+            PieceState::Asked {
+                first,
+                second: Some(second),
+            } if second == peer => PieceState::Asked {
+                first,
+                second: None,
+            },
+            PieceState::Asked {
+                first,
+                second: None,
+            } if first == peer => PieceState::Missing,
             _ => return false,
         };
         self.set(piece, next);
@@ -246,7 +278,8 @@ impl Pieces {
     /// pieces that have one more.
     pub(super) fn copies(&self) -> f64 {
         let of = |piece: u32| {
-            u32::from(self.availability[piece as usize]) + u32::from(self.held.contains(PieceIndex::new(piece)))
+            u32::from(self.availability[piece as usize])
+                + u32::from(self.held.contains(PieceIndex::new(piece)))
         };
         let Some(least) = (0..self.count()).map(of).min() else {
             return f64::from(self.full_peers);
@@ -343,16 +376,25 @@ impl Pieces {
     }
 
     /// A missing piece that `holdings` has, found from a random place on.
-    pub(super) fn pick_random(&self, holdings: &Holdings, random: &mut Random) -> Option<PieceIndex> {
+    pub(super) fn pick_random(
+        &self,
+        holdings: &Holdings,
+        random: &mut Random,
+    ) -> Option<PieceIndex> {
         if self.order.is_empty() {
             return None;
         }
         let from = random.random_range(0..self.count());
-        self.pick_in_order(holdings, from).or_else(|| self.pick_in_order(holdings, 0))
+        self.pick_in_order(holdings, from)
+            .or_else(|| self.pick_in_order(holdings, 0))
     }
 
     /// A missing piece that `holdings` has and few others have; ties are broken at random.
-    pub(super) fn pick_rarest(&self, holdings: &Holdings, random: &mut Random) -> Option<PieceIndex> {
+    pub(super) fn pick_rarest(
+        &self,
+        holdings: &Holdings,
+        random: &mut Random,
+    ) -> Option<PieceIndex> {
         let mut looks = 0;
         let mut begin = 0;
         for end in &self.ends {
@@ -446,8 +488,13 @@ mod tests {
             bits.insert(PieceIndex::new(piece));
         }
         // Availabilities 4, 6, 2 and 7: piece 8 is the rarest of them.
-        assert_eq!(pieces.pick_rarest(&Holdings::Some(bits), &mut random), Some(PieceIndex::new(8)));
-        let rarest = pieces.pick_rarest(&Holdings::All, &mut random).expect("all are missing");
+        assert_eq!(
+            pieces.pick_rarest(&Holdings::Some(bits), &mut random),
+            Some(PieceIndex::new(8))
+        );
+        let rarest = pieces
+            .pick_rarest(&Holdings::All, &mut random)
+            .expect("all are missing");
         assert_eq!(rarest.get() % 7, 0);
     }
 
@@ -469,7 +516,13 @@ mod tests {
         assert!(pieces.ask(piece, B));
         assert!(!pieces.ask(piece, PeerKey(3)), "two at most");
         assert!(!pieces.unask(piece, A));
-        assert_eq!(pieces.state(piece), PieceState::Asked { first: B, second: None });
+        assert_eq!(
+            pieces.state(piece),
+            PieceState::Asked {
+                first: B,
+                second: None
+            }
+        );
         assert!(pieces.unask(piece, B));
         assert_eq!(pieces.state(piece), PieceState::Missing);
     }
@@ -492,7 +545,10 @@ mod tests {
         let mut wanted = Bitfield::new(10);
         wanted.insert(PieceIndex::new(4));
         let mut pieces = Pieces::new(Bitfield::new(10), Some(&wanted), &mut random);
-        assert_eq!(pieces.pick_rarest(&Holdings::All, &mut random), Some(PieceIndex::new(4)));
+        assert_eq!(
+            pieces.pick_rarest(&Holdings::All, &mut random),
+            Some(PieceIndex::new(4))
+        );
         assert!(pieces.ask(PieceIndex::new(4), A) && pieces.arrived(PieceIndex::new(4), A));
         assert!(pieces.stored(PieceIndex::new(4)) && pieces.is_complete());
         assert_eq!(pieces.pick_rarest(&Holdings::All, &mut random), None);

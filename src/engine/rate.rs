@@ -54,7 +54,9 @@ impl Rate {
             .filter(|at| at + RATE_SLOTS as u64 > newest)
             .map(|at| self.slots[at as usize % RATE_SLOTS])
             .sum();
-        let begin = self.started.max(Time::from_start(SLOT * u32::try_from(oldest).unwrap_or(u32::MAX)));
+        let begin = self.started.max(Time::from_start(
+            SLOT * u32::try_from(oldest).unwrap_or(u32::MAX),
+        ));
         let span = now.duration_since(begin).max(SLOT / 2);
         (u128::from(bytes) * 1_000_000 / span.as_micros()) as u64
     }
@@ -90,7 +92,10 @@ mod tests {
         assert!(rate.bytes_per_sec(at(600)) > 1_000_000);
         assert_eq!(rate.bytes_per_sec(at(5_000)), 0);
         rate.add(at(60_000), 500);
-        assert!(rate.bytes_per_sec(at(60_100)) < 1_000, "old slots do not come back");
+        assert!(
+            rate.bytes_per_sec(at(60_100)) < 1_000,
+            "old slots do not come back"
+        );
         assert_eq!(rate.total(), 1_000_500);
     }
 }

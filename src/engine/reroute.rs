@@ -26,17 +26,33 @@ pub(super) struct Reroutes {
 
 impl Reroutes {
     /// `peer` failed while these pieces were asked of it.
-    pub(super) fn begin(&mut self, now: Time, peer: PeerKey, cause: Cause, pieces: BTreeSet<PieceIndex>) {
+    pub(super) fn begin(
+        &mut self,
+        now: Time,
+        peer: PeerKey,
+        cause: Cause,
+        pieces: BTreeSet<PieceIndex>,
+    ) {
         if pieces.is_empty() {
             return;
         }
-        let same = |account: &&mut Account| (account.peer, account.cause, account.began) == (peer, cause, now);
+        let same = |account: &&mut Account| {
+            (account.peer, account.cause, account.began) == (peer, cause, now)
+        };
         if let Some(account) = self.accounts.iter_mut().find(same) {
             account.open.extend(pieces);
             return;
         }
         let to = BTreeSet::new();
-        self.accounts.push(Account { peer, cause, began: now, last: now, open: pieces, moved: 0, to });
+        self.accounts.push(Account {
+            peer,
+            cause,
+            began: now,
+            last: now,
+            open: pieces,
+            moved: 0,
+            to,
+        });
     }
 
     /// `piece` was asked of `peer`.
@@ -77,7 +93,10 @@ impl Reroutes {
     }
 
     pub(super) fn deadline(&self) -> Option<Time> {
-        self.accounts.iter().map(|account| account.began + tuning::REROUTE_REPORT_MAX).min()
+        self.accounts
+            .iter()
+            .map(|account| account.began + tuning::REROUTE_REPORT_MAX)
+            .min()
     }
 }
 
@@ -107,7 +126,13 @@ mod tests {
         reroutes.asked(at(140), PieceIndex::new(2), PeerKey(2));
         let to = vec![PeerKey(2), PeerKey(3)];
         let after = Duration::from_millis(40);
-        let expected = Event::Reroute { peer: DEAD, pieces: 3, to, after, cause: Cause::Closed };
+        let expected = Event::Reroute {
+            peer: DEAD,
+            pieces: 3,
+            to,
+            after,
+            cause: Cause::Closed,
+        };
         assert_eq!(reroutes.report(at(150)), [expected]);
         assert_eq!(reroutes.report(at(160)), []);
     }
@@ -118,7 +143,10 @@ mod tests {
         reroutes.begin(at(0), DEAD, Cause::Silent, pieces(0..2));
         reroutes.asked(at(5), PieceIndex::new(0), PeerKey(2));
         let end = reroutes.deadline().expect("open");
-        assert!(matches!(reroutes.report(end)[..], [Event::Reroute { pieces: 1, .. }]));
+        assert!(matches!(
+            reroutes.report(end)[..],
+            [Event::Reroute { pieces: 1, .. }]
+        ));
         assert_eq!(reroutes.deadline(), None);
     }
 

@@ -14,7 +14,8 @@ use super::reroute::Reroutes;
 use super::status::{PeerActivity, PeerStatus, Status};
 use super::upload::{Cancelled, Standing, Upload};
 use super::{
-    Cause, DownCause, Event, Input, Output, Parting, PeerKey, Random, ServiceEnd, StallCause, Time, tuning,
+    Cause, DownCause, Event, Input, Output, Parting, PeerKey, Random, ServiceEnd, StallCause, Time,
+    tuning,
 };
 use crate::content::{Bitfield, Geometry, PieceIndex};
 use crate::wire::{BITFIELD_PART_LEN_MAX, RejectReason, Run, ShareMessage, runs_of};
@@ -78,9 +79,18 @@ impl Transfer {
     /// # Panics
     /// When the bitfields of `config` do not have one bit for each piece of its geometry.
     pub fn new(now: Time, config: TransferConfig) -> Self {
-        let TransferConfig { geometry, held, wanted, sequential, mut random } = config;
+        let TransferConfig {
+            geometry,
+            held,
+            wanted,
+            sequential,
+            mut random,
+        } = config;
         assert_eq!(held.len(), geometry.piece_count(), "one bit for each piece");
-        assert!(wanted.as_ref().is_none_or(|bits| bits.len() == held.len()), "one bit for each piece");
+        assert!(
+            wanted.as_ref().is_none_or(|bits| bits.len() == held.len()),
+            "one bit for each piece"
+        );
         let pieces = Pieces::new(held, wanted.as_ref(), &mut random);
         let completed = pieces.is_complete();
         let upload = Upload::new(geometry.piece_count());
@@ -124,7 +134,11 @@ impl Transfer {
             Input::PieceStored { peer, piece } => self.on_piece_stored(now, peer, piece),
             Input::PieceCorrupt { peer, piece } => self.on_piece_corrupt(now, peer, piece),
             Input::PieceLost { piece } => self.on_piece_lost(piece),
-            Input::Sent { peer, piece: _, bytes } => self.upload.on_sent(now, peer, bytes),
+            Input::Sent {
+                peer,
+                piece: _,
+                bytes,
+            } => self.upload.on_sent(now, peer, bytes),
             Input::ServiceEnded { peer, piece, how } => self.on_service_ended(peer, piece, how),
         }
         self.on_time(now);
@@ -145,17 +159,31 @@ impl Transfer {
     /// When [`Input::Tick`] is due; `None` while only inputs can change anything.
     pub fn poll_timeout(&self, now: Time) -> Option<Time> {
         let downloads = self.peers.values().map(|peer| &peer.download);
-        let silence = downloads.clone().filter_map(Download::silence_deadline).min();
+        let silence = downloads
+            .clone()
+            .filter_map(Download::silence_deadline)
+            .min();
         let parting = downloads.filter_map(Download::parting_deadline).min();
         let have = (!self.haves.is_empty()).then(|| self.last_have + tuning::HAVE_COALESCE);
         let incomplete = !self.pieces.is_complete();
-        let balance = (incomplete && !self.peers.is_empty()).then(|| self.last_balance + BALANCE_EVERY);
-        let stall = (incomplete && self.stalled.is_none()).then(|| self.last_byte + tuning::STALL_AFTER);
+        let balance =
+            (incomplete && !self.peers.is_empty()).then(|| self.last_balance + BALANCE_EVERY);
+        let stall =
+            (incomplete && self.stalled.is_none()).then(|| self.last_byte + tuning::STALL_AFTER);
         let search = self.wants_peers().then_some(self.search_at);
-        let dial = if incomplete { self.table.deadline() } else { None };
+        let dial = if incomplete {
+            self.table.deadline()
+        } else {
+            None
+        };
         let upload = self.upload.deadline(now);
         let reroute = self.reroutes.deadline();
-        [silence, parting, have, balance, stall, search, dial, upload, reroute].into_iter().flatten().min()
+        [
+            silence, parting, have, balance, stall, search, dial, upload, reroute,
+        ]
+        .into_iter()
+        .flatten()
+        .min()
     }
 
     // -- what surfaces and drivers ask ------------------------------------------------------------
@@ -189,7 +217,10 @@ impl Transfer {
             asked: peer.download.relied_count(),
             waiting: self.upload.waiting_of(*key),
             down_per_sec: peer.download.rate().bytes_per_sec(now),
-            up_per_sec: self.upload.rate_of(*key).map_or(0, |rate| rate.bytes_per_sec(now)),
+            up_per_sec: self
+                .upload
+                .rate_of(*key)
+                .map_or(0, |rate| rate.bytes_per_sec(now)),
             received: peer.download.rate().total(),
             sent: self.upload.rate_of(*key).map_or(0, Rate::total),
         };
@@ -211,11 +242,17 @@ impl Transfer {
 
     fn on_peer_up(&mut self, now: Time, peer: PeerKey) {
         if self.table.is_banned(peer) {
-            self.outputs.push_back(Output::Disconnect { peer, why: Parting::Corrupt });
+            self.outputs.push_back(Output::Disconnect {
+                peer,
+                why: Parting::Corrupt,
+            });
             return;
         }
         if self.peers.len() >= tuning::PEERS_MAX && !self.peers.contains_key(&peer) {
-            self.outputs.push_back(Output::Disconnect { peer, why: Parting::Full });
+            self.outputs.push_back(Output::Disconnect {
+                peer,
+                why: Parting::Full,
+            });
             return;
         }
         if self.peers.contains_key(&peer) {
@@ -225,7 +262,15 @@ impl Transfer {
         self.upload.peer_joins(now, peer);
         let holdings = Holdings::Some(Bitfield::new(self.pieces.count()));
         let download = Download::new(now, self.geometry.piece_len());
-        self.peers.insert(peer, Peer { holdings, completed_told: false, nonsense: 0, download });
+        self.peers.insert(
+            peer,
+            Peer {
+                holdings,
+                completed_told: false,
+                nonsense: 0,
+                download,
+            },
+        );
         self.send_holdings(peer);
     }
 
@@ -239,7 +284,13 @@ impl Transfer {
             let bytes = held.to_bytes();
             for (part, bytes) in (0..).zip(bytes.chunks(BITFIELD_PART_LEN_MAX)) {
                 let first = part * (BITFIELD_PART_LEN_MAX as u32) * 8;
-                self.send(peer, ShareMessage::Bitfield { first, bytes: bytes.to_vec() });
+                self.send(
+                    peer,
+                    ShareMessage::Bitfield {
+                        first,
+                        bytes: bytes.to_vec(),
+                    },
+                );
             }
         }
     }
@@ -280,7 +331,9 @@ impl Transfer {
 
     /// Everything asked of `peer` is to be asked elsewhere.
     fn free_requests(&mut self, now: Time, peer: PeerKey, cause: Cause) {
-        let Some(state) = self.peers.get_mut(&peer) else { return };
+        let Some(state) = self.peers.get_mut(&peer) else {
+            return;
+        };
         let relied: Vec<PieceIndex> = state.download.relied().map(|(piece, _)| piece).collect();
         let mut orphans = BTreeSet::new();
         for piece in relied {
@@ -324,8 +377,12 @@ impl Transfer {
             ShareMessage::Serving { .. } => self.with_download(peer, Download::on_serving),
             ShareMessage::Bitfield { first, bytes } => self.on_bitfield(now, peer, first, &bytes),
             ShareMessage::Have { runs } => self.for_each_piece(now, peer, &runs, Self::on_have),
-            ShareMessage::DontHave { runs } => self.for_each_piece(now, peer, &runs, Self::on_dont_have),
-            ShareMessage::Request { runs } => self.for_each_piece(now, peer, &runs, Self::on_request),
+            ShareMessage::DontHave { runs } => {
+                self.for_each_piece(now, peer, &runs, Self::on_dont_have)
+            }
+            ShareMessage::Request { runs } => {
+                self.for_each_piece(now, peer, &runs, Self::on_request)
+            }
             ShareMessage::Cancel { runs } => self.for_each_piece(now, peer, &runs, Self::on_cancel),
             ShareMessage::Suggest { piece } => {
                 let piece = self.geometry.piece(piece);
@@ -356,18 +413,30 @@ impl Transfer {
         act: fn(&mut Self, Time, PeerKey, PieceIndex),
     ) {
         let count = self.pieces.count();
-        let fits = |run: &Run| run.count > 0 && run.first.checked_add(run.count).is_some_and(|end| end <= count);
+        let fits = |run: &Run| {
+            run.count > 0
+                && run
+                    .first
+                    .checked_add(run.count)
+                    .is_some_and(|end| end <= count)
+        };
         if !runs.iter().all(fits) {
             self.part(now, peer, Parting::Violation);
             return;
         }
-        for piece in runs.iter().flat_map(|run| run.first..run.first + run.count).map(PieceIndex::new) {
+        for piece in runs
+            .iter()
+            .flat_map(|run| run.first..run.first + run.count)
+            .map(PieceIndex::new)
+        {
             act(self, now, peer, piece);
         }
     }
 
     fn on_nonsense(&mut self, now: Time, peer: PeerKey) {
-        let Some(state) = self.peers.get_mut(&peer) else { return };
+        let Some(state) = self.peers.get_mut(&peer) else {
+            return;
+        };
         state.nonsense += 1;
         if state.nonsense > tuning::NONSENSE_MAX {
             self.part(now, peer, Parting::Violation);
@@ -382,7 +451,9 @@ impl Transfer {
 
     /// Counts a sign of life; false when the peer is none of ours (any more).
     fn on_life(&mut self, now: Time, peer: PeerKey) -> bool {
-        let Some(state) = self.peers.get_mut(&peer) else { return false };
+        let Some(state) = self.peers.get_mut(&peer) else {
+            return false;
+        };
         if state.download.on_life(now) {
             self.to_fill.insert(peer);
         }
@@ -390,7 +461,9 @@ impl Transfer {
     }
 
     fn on_have_all(&mut self, peer: PeerKey) {
-        let Some(state) = self.peers.get_mut(&peer) else { return };
+        let Some(state) = self.peers.get_mut(&peer) else {
+            return;
+        };
         let before = std::mem::replace(&mut state.holdings, Holdings::All);
         self.pieces.peer_leaves(&before);
         self.pieces.peer_joins(&Holdings::All);
@@ -416,8 +489,12 @@ impl Transfer {
     }
 
     fn on_have(&mut self, _now: Time, peer: PeerKey, piece: PieceIndex) {
-        let Some(state) = self.peers.get_mut(&peer) else { return };
-        let Holdings::Some(bits) = &mut state.holdings else { return };
+        let Some(state) = self.peers.get_mut(&peer) else {
+            return;
+        };
+        let Holdings::Some(bits) = &mut state.holdings else {
+            return;
+        };
         if bits.insert(piece) {
             let is_full = bits.is_full();
             self.pieces.gains_holder(piece);
@@ -432,7 +509,9 @@ impl Transfer {
 
     fn on_dont_have(&mut self, now: Time, peer: PeerKey, piece: PieceIndex) {
         let count = self.pieces.count();
-        let Some(state) = self.peers.get_mut(&peer) else { return };
+        let Some(state) = self.peers.get_mut(&peer) else {
+            return;
+        };
         if let Holdings::All = state.holdings {
             self.pieces.peer_leaves(&state.holdings);
             state.holdings = Holdings::Some(Bitfield::full(count));
@@ -448,12 +527,15 @@ impl Transfer {
 
     /// One request will not be answered: the piece is asked elsewhere.
     fn give_up_request(&mut self, now: Time, peer: PeerKey, piece: PieceIndex, cause: Cause) {
-        let Some(state) = self.peers.get_mut(&peer) else { return };
+        let Some(state) = self.peers.get_mut(&peer) else {
+            return;
+        };
         state.download.forget(piece);
         self.to_fill.insert(peer);
         if self.pieces.unask(piece, peer) {
             self.urgent.insert(piece);
-            self.reroutes.begin(now, peer, cause, BTreeSet::from([piece]));
+            self.reroutes
+                .begin(now, peer, cause, BTreeSet::from([piece]));
         }
     }
 
@@ -471,14 +553,20 @@ impl Transfer {
 
     /// Tells of a peer that holds everything, and parts from it when both do.
     fn check_completed_peer(&mut self, now: Time, peer: PeerKey) {
-        let Some(state) = self.peers.get_mut(&peer) else { return };
+        let Some(state) = self.peers.get_mut(&peer) else {
+            return;
+        };
         if !matches!(state.holdings, Holdings::All) {
             return;
         }
         if !std::mem::replace(&mut state.completed_told, true) {
-            self.outputs.push_back(Output::Event(Event::PeerCompleted { peer }));
+            self.outputs
+                .push_back(Output::Event(Event::PeerCompleted { peer }));
         }
-        if self.pieces.held().is_full() && self.haves.is_empty() && self.upload.waiting_of(peer) == 0 {
+        if self.pieces.held().is_full()
+            && self.haves.is_empty()
+            && self.upload.waiting_of(peer) == 0
+        {
             self.part(now, peer, Parting::Done);
         }
     }
@@ -519,14 +607,23 @@ impl Transfer {
         }
         self.last_byte = now;
         self.stalled = None;
-        let others: Vec<PeerKey> =
-            self.peers.iter().filter(|(_, state)| state.download.has_asked(piece)).map(|(key, _)| *key).collect();
+        let others: Vec<PeerKey> = self
+            .peers
+            .iter()
+            .filter(|(_, state)| state.download.has_asked(piece))
+            .map(|(key, _)| *key)
+            .collect();
         for other in others {
             if let Some(state) = self.peers.get_mut(&other) {
                 state.download.unrely(piece);
                 self.to_fill.insert(other);
             }
-            self.send(other, ShareMessage::Cancel { runs: vec![Run::one(piece)] });
+            self.send(
+                other,
+                ShareMessage::Cancel {
+                    runs: vec![Run::one(piece)],
+                },
+            );
         }
         self.haves.push(piece);
         if self.pieces.is_complete() && !self.completed {
@@ -539,7 +636,8 @@ impl Transfer {
     fn on_piece_corrupt(&mut self, now: Time, peer: PeerKey, piece: PieceIndex) {
         if self.pieces.corrupt(piece, peer) {
             self.urgent.insert(piece);
-            self.reroutes.begin(now, peer, Cause::Corrupt, BTreeSet::from([piece]));
+            self.reroutes
+                .begin(now, peer, Cause::Corrupt, BTreeSet::from([piece]));
         }
         if self.peers.contains_key(&peer) {
             self.part(now, peer, Parting::Corrupt);
@@ -559,7 +657,12 @@ impl Transfer {
         let peers: Vec<PeerKey> = self.peers.keys().copied().collect();
         for peer in &peers {
             for runs in runs.chunks(tuning::RUNS_PER_MESSAGE_MAX) {
-                self.send(*peer, ShareMessage::Have { runs: runs.to_vec() });
+                self.send(
+                    *peer,
+                    ShareMessage::Have {
+                        runs: runs.to_vec(),
+                    },
+                );
             }
         }
         for peer in peers {
@@ -573,7 +676,12 @@ impl Transfer {
             return;
         }
         for runs in runs_of(pieces.iter().copied()).chunks(tuning::RUNS_PER_MESSAGE_MAX) {
-            self.send(peer, ShareMessage::Request { runs: runs.to_vec() });
+            self.send(
+                peer,
+                ShareMessage::Request {
+                    runs: runs.to_vec(),
+                },
+            );
         }
         for piece in pieces {
             self.reroutes.asked(now, piece, peer);
@@ -583,7 +691,9 @@ impl Transfer {
     /// Records a request; false when the piece cannot be asked of this peer.
     fn note_ask(&mut self, now: Time, peer: PeerKey, piece: PieceIndex) -> bool {
         let len = self.geometry.len_of(piece);
-        let Some(state) = self.peers.get_mut(&peer) else { return false };
+        let Some(state) = self.peers.get_mut(&peer) else {
+            return false;
+        };
         if !self.pieces.ask(piece, peer) {
             return false;
         }
@@ -608,9 +718,12 @@ impl Transfer {
                     && !state.download.has_asked(piece)
                     && state.download.has_room_in_need()
             });
-            let best = able.min_by_key(|(key, state)| (state.download.time_for_new(now, len), **key));
+            let best =
+                able.min_by_key(|(key, state)| (state.download.time_for_new(now, len), **key));
             match best.map(|(key, _)| *key) {
-                Some(peer) if self.note_ask(now, peer, piece) => asks.entry(peer).or_default().push(piece),
+                Some(peer) if self.note_ask(now, peer, piece) => {
+                    asks.entry(peer).or_default().push(piece)
+                }
                 _ => drop(self.urgent.insert(piece)),
             }
         }
@@ -658,21 +771,34 @@ impl Transfer {
     /// a piece in service is asked a second time.
     fn take_over(&mut self, now: Time, peer: PeerKey) {
         loop {
-            let Some(state) = self.peers.get(&peer) else { return };
+            let Some(state) = self.peers.get(&peer) else {
+                return;
+            };
             if state.download.is_suspect() || !state.download.is_idle() {
                 return;
             }
-            let Some((other, piece, in_service)) = self.latest_elsewhere(now, peer, state) else { return };
+            let Some((other, piece, in_service)) = self.latest_elsewhere(now, peer, state) else {
+                return;
+            };
             if !in_service {
                 if let Some(from) = self.peers.get_mut(&other) {
                     from.download.unrely(piece);
                 }
                 self.pieces.unask(piece, other);
-                self.send(other, ShareMessage::Cancel { runs: vec![Run::one(piece)] });
-            } else if !matches!(self.pieces.state(piece), PieceState::Asked { second: None, .. }) {
+                self.send(
+                    other,
+                    ShareMessage::Cancel {
+                        runs: vec![Run::one(piece)],
+                    },
+                );
+            } else if !matches!(
+                self.pieces.state(piece),
+                PieceState::Asked { second: None, .. }
+            ) {
                 return;
             } else {
-                self.reroutes.begin(now, other, Cause::Slow, BTreeSet::from([piece]));
+                self.reroutes
+                    .begin(now, other, Cause::Slow, BTreeSet::from([piece]));
             }
             if !self.note_ask(now, peer, piece) {
                 return;
@@ -683,20 +809,33 @@ impl Transfer {
 
     /// The piece asked of another peer that would gain most by being asked of `peer`, which must be
     /// [`tuning::STEAL_FACTOR`] times as soon; with whether its bytes have begun to arrive.
-    fn latest_elsewhere(&self, now: Time, peer: PeerKey, state: &Peer) -> Option<(PeerKey, PieceIndex, bool)> {
+    fn latest_elsewhere(
+        &self,
+        now: Time,
+        peer: PeerKey,
+        state: &Peer,
+    ) -> Option<(PeerKey, PieceIndex, bool)> {
         let mut best: Option<(Duration, PeerKey, PieceIndex, bool)> = None;
         for (other, from) in self.peers.iter().filter(|(other, _)| **other != peer) {
             for (piece, asked) in from.download.relied() {
-                let once = matches!(self.pieces.state(piece), PieceState::Asked { second: None, .. });
+                let once = matches!(
+                    self.pieces.state(piece),
+                    PieceState::Asked { second: None, .. }
+                );
                 let in_service = asked.received > 0;
                 let movable = in_service || from.download.surely_waits(piece);
-                if !once || !movable || state.download.has_asked(piece) || !state.holdings.contains(piece) {
+                if !once
+                    || !movable
+                    || state.download.has_asked(piece)
+                    || !state.holdings.contains(piece)
+                {
                     continue;
                 }
                 let there = from.download.time_for_asked(now, piece);
                 let here = state.download.time_for_new(now, asked.len);
                 let gain = there.saturating_sub(here);
-                let worth = there >= here * tuning::STEAL_FACTOR as u32 && gain >= tuning::STEAL_GAIN_MIN;
+                let worth =
+                    there >= here * tuning::STEAL_FACTOR as u32 && gain >= tuning::STEAL_GAIN_MIN;
                 if worth && best.is_none_or(|(most, ..)| gain > most) {
                     best = Some((gain, *other, piece, in_service));
                 }
@@ -715,7 +854,13 @@ impl Transfer {
         } else {
             return;
         };
-        self.send(peer, ShareMessage::Reject { piece: piece.get(), reason });
+        self.send(
+            peer,
+            ShareMessage::Reject {
+                piece: piece.get(),
+                reason,
+            },
+        );
     }
 
     fn on_cancel(&mut self, _now: Time, peer: PeerKey, piece: PieceIndex) {
@@ -725,9 +870,16 @@ impl Transfer {
     }
 
     fn on_service_ended(&mut self, peer: PeerKey, piece: PieceIndex, how: ServiceEnd) {
-        self.upload.on_ended(peer, piece, self.geometry.len_of(piece));
+        self.upload
+            .on_ended(peer, piece, self.geometry.len_of(piece));
         if how == ServiceEnd::Unreadable && self.peers.contains_key(&peer) {
-            self.send(peer, ShareMessage::Reject { piece: piece.get(), reason: RejectReason::Unreadable });
+            self.send(
+                peer,
+                ShareMessage::Reject {
+                    piece: piece.get(),
+                    reason: RejectReason::Unreadable,
+                },
+            );
         }
     }
 
@@ -737,11 +889,22 @@ impl Transfer {
         }
         self.completed = false;
         for peer in self.upload.withdraw(piece) {
-            self.send(peer, ShareMessage::Reject { piece: piece.get(), reason: RejectReason::Unreadable });
+            self.send(
+                peer,
+                ShareMessage::Reject {
+                    piece: piece.get(),
+                    reason: RejectReason::Unreadable,
+                },
+            );
         }
         let peers: Vec<PeerKey> = self.peers.keys().copied().collect();
         for peer in peers {
-            self.send(peer, ShareMessage::DontHave { runs: vec![Run::one(piece)] });
+            self.send(
+                peer,
+                ShareMessage::DontHave {
+                    runs: vec![Run::one(piece)],
+                },
+            );
             self.to_fill.insert(peer);
         }
     }
@@ -750,12 +913,17 @@ impl Transfer {
         let seed = self.pieces.is_complete();
         let (geometry, peers, pieces) = (&self.geometry, &self.peers, &self.pieces);
         let standing = |peer: PeerKey| {
-            peers.get(&peer).map_or(Standing { gave: 0, holds: 0 }, |state| Standing {
-                gave: state.download.rate().total(),
-                holds: state.holdings.count(pieces.count()),
-            })
+            peers
+                .get(&peer)
+                .map_or(Standing { gave: 0, holds: 0 }, |state| Standing {
+                    gave: state.download.rate().total(),
+                    holds: state.holdings.count(pieces.count()),
+                })
         };
-        while let Some((peer, piece)) = self.upload.next(now, seed, |piece| geometry.len_of(piece), standing) {
+        while let Some((peer, piece)) =
+            self.upload
+                .next(now, seed, |piece| geometry.len_of(piece), standing)
+        {
             self.outputs.push_back(Output::Serve { peer, piece });
         }
         for (peer, piece) in self.upload.heartbeats(now) {
@@ -774,16 +942,24 @@ impl Transfer {
             self.flush_haves(now);
         }
         let due = |deadline: Option<Time>| deadline.is_some_and(|at| at <= now);
-        let silent: Vec<PeerKey> =
-            self.peers.iter().filter(|(_, state)| due(state.download.silence_deadline())).map(|(key, _)| *key).collect();
+        let silent: Vec<PeerKey> = self
+            .peers
+            .iter()
+            .filter(|(_, state)| due(state.download.silence_deadline()))
+            .map(|(key, _)| *key)
+            .collect();
         for peer in silent {
             if let Some(state) = self.peers.get_mut(&peer) {
                 state.download.become_suspect(now);
             }
             self.free_requests(now, peer, Cause::Silent);
         }
-        let gone: Vec<PeerKey> =
-            self.peers.iter().filter(|(_, state)| due(state.download.parting_deadline())).map(|(key, _)| *key).collect();
+        let gone: Vec<PeerKey> = self
+            .peers
+            .iter()
+            .filter(|(_, state)| due(state.download.parting_deadline()))
+            .map(|(key, _)| *key)
+            .collect();
         for peer in gone {
             self.part(now, peer, Parting::Silent);
         }
@@ -802,13 +978,18 @@ impl Transfer {
     fn check_stall(&mut self) {
         let missing = self.pieces.without_holder();
         let cause = if self.peers.is_empty() {
-            if self.table.knows_somebody() { StallCause::Unreachable } else { StallCause::NoPeers }
+            if self.table.knows_somebody() {
+                StallCause::Unreachable
+            } else {
+                StallCause::NoPeers
+            }
         } else {
             StallCause::NoHolder
         };
         if self.stalled != Some(cause) {
             self.stalled = Some(cause);
-            self.outputs.push_back(Output::Event(Event::Stalled { cause, missing }));
+            self.outputs
+                .push_back(Output::Event(Event::Stalled { cause, missing }));
         }
     }
 

@@ -63,7 +63,12 @@ pub(super) struct Upload {
 
 impl Upload {
     pub(super) fn new(piece_count: u32) -> Self {
-        Self { queues: BTreeMap::new(), served: vec![0; piece_count as usize], turns: 0, rate: Rate::default() }
+        Self {
+            queues: BTreeMap::new(),
+            served: vec![0; piece_count as usize],
+            turns: 0,
+            rate: Rate::default(),
+        }
     }
 
     pub(super) fn peer_joins(&mut self, now: Time, peer: PeerKey) {
@@ -86,7 +91,9 @@ impl Upload {
 
     /// Takes a request; false when the peer has too many waiting.
     pub(super) fn request(&mut self, now: Time, peer: PeerKey, piece: PieceIndex) -> bool {
-        let Some(queue) = self.queues.get_mut(&peer) else { return true };
+        let Some(queue) = self.queues.get_mut(&peer) else {
+            return true;
+        };
         if queue.waiting.contains(&piece) || queue.service.contains(&piece) {
             return true;
         }
@@ -101,12 +108,18 @@ impl Upload {
     }
 
     pub(super) fn cancel(&mut self, peer: PeerKey, piece: PieceIndex) -> Cancelled {
-        let Some(queue) = self.queues.get_mut(&peer) else { return Cancelled::Unknown };
+        let Some(queue) = self.queues.get_mut(&peer) else {
+            return Cancelled::Unknown;
+        };
         if let Some(at) = queue.waiting.iter().position(|waiting| *waiting == piece) {
             queue.waiting.remove(at);
             return Cancelled::Waiting;
         }
-        if queue.service.contains(&piece) { Cancelled::InService } else { Cancelled::Unknown }
+        if queue.service.contains(&piece) {
+            Cancelled::InService
+        } else {
+            Cancelled::Unknown
+        }
     }
 
     /// Drops every waiting request for `piece`; who had asked is to be told.
@@ -132,7 +145,9 @@ impl Upload {
     }
 
     pub(super) fn on_ended(&mut self, peer: PeerKey, piece: PieceIndex, len: u32) {
-        let Some(queue) = self.queues.get_mut(&peer) else { return };
+        let Some(queue) = self.queues.get_mut(&peer) else {
+            return;
+        };
         if let Some(at) = queue.service.iter().position(|serving| *serving == piece) {
             queue.service.remove(at);
             queue.service_bytes -= u64::from(len);
@@ -149,9 +164,19 @@ impl Upload {
         standing: impl Fn(PeerKey) -> Standing,
     ) -> Option<(PeerKey, PieceIndex)> {
         let peer = self.next_peer(now, seed, standing)?;
-        let queue = self.queues.get_mut(&peer).expect("the peer was found in the queues");
-        let at = if seed { rarest_sent(&queue.waiting, &self.served) } else { 0 };
-        let piece = queue.waiting.remove(at).expect("a peer is chosen only while it waits");
+        let queue = self
+            .queues
+            .get_mut(&peer)
+            .expect("the peer was found in the queues");
+        let at = if seed {
+            rarest_sent(&queue.waiting, &self.served)
+        } else {
+            0
+        };
+        let piece = queue
+            .waiting
+            .remove(at)
+            .expect("a peer is chosen only while it waits");
         let len = u64::from(len_of(piece));
         if queue.service.is_empty() {
             queue.last_taken = now;
@@ -163,9 +188,21 @@ impl Upload {
         Some((peer, piece))
     }
 
-    fn next_peer(&mut self, now: Time, seed: bool, standing: impl Fn(PeerKey) -> Standing) -> Option<PeerKey> {
-        let others_wait = self.queues.values().any(|queue| queue.is_waiting_for_turn());
-        let served = self.queues.values().filter(|queue| queue.is_served(now)).count();
+    fn next_peer(
+        &mut self,
+        now: Time,
+        seed: bool,
+        standing: impl Fn(PeerKey) -> Standing,
+    ) -> Option<PeerKey> {
+        let others_wait = self
+            .queues
+            .values()
+            .any(|queue| queue.is_waiting_for_turn());
+        let served = self
+            .queues
+            .values()
+            .filter(|queue| queue.is_served(now))
+            .count();
         // A peer in its turn keeps its pipe filled; beyond its turn only while nobody else waits.
         let more = |queue: &Queue| {
             let deep = queue.service.len() < tuning::SERVICE_DEPTH
@@ -180,7 +217,10 @@ impl Upload {
             return None;
         }
         self.turns = self.turns.wrapping_add(1);
-        let waiting = self.queues.iter().filter(|(_, queue)| queue.is_waiting_for_turn());
+        let waiting = self
+            .queues
+            .iter()
+            .filter(|(_, queue)| queue.is_waiting_for_turn());
         let by_wait = |(peer, queue): &(&PeerKey, &Queue)| (queue.last_turn, **peer);
         let optimistic = self.turns % tuning::OPTIMISTIC_TURN == 0;
         let chosen = match (seed, optimistic || (seed && self.turns % 2 == 0)) {
@@ -192,7 +232,10 @@ impl Upload {
             }),
         };
         let peer = *chosen?.0;
-        let queue = self.queues.get_mut(&peer).expect("the peer was found in the queues");
+        let queue = self
+            .queues
+            .get_mut(&peer)
+            .expect("the peer was found in the queues");
         queue.last_turn = now;
         queue.turn_bytes = 0;
         Some(peer)
@@ -213,10 +256,21 @@ impl Upload {
 
     /// The next moment at which something here changes by time alone.
     pub(super) fn deadline(&self, now: Time) -> Option<Time> {
-        let mut next = self.queues.values().filter(|queue| queue.is_busy()).map(|queue| queue.last_said + tuning::HEARTBEAT).min();
-        if self.queues.values().any(|queue| queue.is_waiting_for_turn()) {
+        let mut next = self
+            .queues
+            .values()
+            .filter(|queue| queue.is_busy())
+            .map(|queue| queue.last_said + tuning::HEARTBEAT)
+            .min();
+        if self
+            .queues
+            .values()
+            .any(|queue| queue.is_waiting_for_turn())
+        {
             let stuck = self.queues.values().filter(|queue| queue.is_served(now));
-            let freed = stuck.map(|queue| queue.last_taken + tuning::SERVICE_STUCK).min();
+            let freed = stuck
+                .map(|queue| queue.last_taken + tuning::SERVICE_STUCK)
+                .min();
             next = [next, freed].into_iter().flatten().min();
         }
         next
@@ -228,7 +282,9 @@ impl Upload {
     }
 
     pub(super) fn waiting_of(&self, peer: PeerKey) -> u32 {
-        self.queues.get(&peer).map_or(0, |queue| (queue.waiting.len() + queue.service.len()) as u32)
+        self.queues.get(&peer).map_or(0, |queue| {
+            (queue.waiting.len() + queue.service.len()) as u32
+        })
     }
 
     pub(super) fn rate_of(&self, peer: PeerKey) -> Option<&Rate> {
@@ -257,7 +313,10 @@ impl Queue {
 
 /// Place of the waiting piece that was taken into service least often, the first of equals.
 fn rarest_sent(waiting: &VecDeque<PieceIndex>, served: &[u16]) -> usize {
-    let least = waiting.iter().enumerate().min_by_key(|(at, piece)| (served[piece.as_usize()], *at));
+    let least = waiting
+        .iter()
+        .enumerate()
+        .min_by_key(|(at, piece)| (served[piece.as_usize()], *at));
     least.map_or(0, |(at, _)| at)
 }
 
@@ -299,7 +358,11 @@ mod tests {
         for step in 0..24 {
             let now = at(step * 100);
             let batch = drain(&mut upload, now, true);
-            let busy = upload.queues.values().filter(|queue| !queue.service.is_empty()).count();
+            let busy = upload
+                .queues
+                .values()
+                .filter(|queue| !queue.service.is_empty())
+                .count();
             assert!(busy <= tuning::SERVED_PEERS);
             seen.extend(batch.iter().map(|(peer, _)| *peer));
             for (peer, piece) in batch {
@@ -339,14 +402,23 @@ mod tests {
         assert_eq!(upload.next(at(900), true, |_| LEN, equal), None);
         let freed = upload.deadline(at(900)).expect("somebody waits");
         assert!(freed <= at(0) + tuning::SERVICE_STUCK);
-        assert!(upload.next(at(0) + tuning::SERVICE_STUCK, true, |_| LEN, equal).is_some());
+        assert!(
+            upload
+                .next(at(0) + tuning::SERVICE_STUCK, true, |_| LEN, equal)
+                .is_some()
+        );
     }
 
     #[test]
     fn a_leecher_first_serves_whom_it_owes_most() {
         let mut upload = upload(6, 0..2);
-        let standing = |peer: PeerKey| Standing { gave: if peer.0 == 4 { 1 << 30 } else { 0 }, holds: 0 };
-        let (peer, _) = upload.next(at(0), false, |_| LEN, standing).expect("all wait");
+        let standing = |peer: PeerKey| Standing {
+            gave: if peer.0 == 4 { 1 << 30 } else { 0 },
+            holds: 0,
+        };
+        let (peer, _) = upload
+            .next(at(0), false, |_| LEN, standing)
+            .expect("all wait");
         assert_eq!(peer, PeerKey(4));
     }
 
@@ -356,8 +428,15 @@ mod tests {
         drain(&mut upload, at(0), true);
         assert_eq!(upload.heartbeats(at(100)), []);
         let due = upload.heartbeats(at(0) + tuning::HEARTBEAT);
-        assert_eq!(due.len(), 6, "those in service are told as well while nothing flows");
-        assert_eq!(due.iter().filter(|(_, piece)| piece.is_none()).count(), 6 - tuning::SERVED_PEERS);
+        assert_eq!(
+            due.len(),
+            6,
+            "those in service are told as well while nothing flows"
+        );
+        assert_eq!(
+            due.iter().filter(|(_, piece)| piece.is_none()).count(),
+            6 - tuning::SERVED_PEERS
+        );
         assert_eq!(upload.heartbeats(at(600)), []);
     }
 
@@ -365,7 +444,9 @@ mod tests {
     fn more_requests_than_the_ceiling_are_refused() {
         let mut upload = Upload::new(1_000);
         upload.peer_joins(at(0), PeerKey(0));
-        let taken = (0..1_000).filter(|piece| upload.request(at(0), PeerKey(0), PieceIndex::new(*piece))).count();
+        let taken = (0..1_000)
+            .filter(|piece| upload.request(at(0), PeerKey(0), PieceIndex::new(*piece)))
+            .count();
         assert_eq!(taken, tuning::REQUESTS_MAX as usize);
     }
 
@@ -382,7 +463,8 @@ mod tests {
     #[test]
     fn small_pieces_share_a_turn() {
         let mut upload = upload(1, 0..200);
-        let batch: Vec<_> = std::iter::from_fn(|| upload.next(at(0), true, |_| 4_096, equal)).collect();
+        let batch: Vec<_> =
+            std::iter::from_fn(|| upload.next(at(0), true, |_| 4_096, equal)).collect();
         assert_eq!(batch.len(), SERVICE_PIECES_MAX);
     }
 }

@@ -45,8 +45,8 @@ const HANDLER_COMMANDS_MAX: NonZeroUsize = NonZeroUsize::new(64).expect("it is n
 /// How long `start` waits for the system to name the addresses of its listeners.
 const LISTENING_PATIENCE: Duration = Duration::from_millis(500);
 
-/// After `shutdown`: how long the swarm runs on before connections are closed. A socket that is closed with unread bytes
-/// resets its connection, and the other side loses what it has not read yet; by now it has read our last words.
+/// After `shutdown`: how long the swarm runs on before connections are closed. A peer that is writing when the connection
+/// goes away under it gives up on the connection, also on what it has not read yet; by now it has read our last words.
 const LINGER: Duration = Duration::from_millis(100);
 
 /// How long closing connections may then take to flush; with [`LINGER`] 300 ms.

@@ -224,7 +224,10 @@ fn load_or_make_key(folder: &Path) -> Result<Keypair, HomeError> {
         .0
         .to_protobuf_encoding()
         .map_err(|error| at(&path, io::Error::other(error)))?;
-    write_atomically(folder, "key", &bytes).map_err(|source| at(&path, source))?;
+    // Durable, unlike the other files: links name this identity.
+    write_atomically(folder, "key", &bytes)
+        .and_then(|()| OpenOptions::new().write(true).open(&path)?.sync_all())
+        .map_err(|source| at(&path, source))?;
     Ok(keypair)
 }
 
@@ -294,7 +297,6 @@ fn write_atomically(folder: &Path, name: &str, bytes: &[u8]) -> io::Result<()> {
     let mut file = options.open(&temporary)?;
     keep_private(&temporary)?;
     file.write_all(bytes)?;
-    file.sync_data()?;
     drop(file);
     fs::rename(&temporary, folder.join(name))
 }

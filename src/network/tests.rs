@@ -436,15 +436,17 @@ async fn shutdown_delivers_what_was_written_and_ends_the_driver() {
     let mut theirs = b.inbound().await;
     ours.control.write_all(b"goodbye").await.unwrap();
     ours.control.flush().await.unwrap();
+    let reader = tokio::spawn(async move {
+        let mut read = Vec::new();
+        // The end after it may be clean or a reset.
+        let _ = theirs.control.read_to_end(&mut read).await;
+        read
+    });
     let began = Instant::now();
     a.handle.shutdown().await;
     assert!(began.elapsed() < SHUTDOWN_WAIT);
     assert!(a.handle.commands.is_closed());
-    let mut read = Vec::new();
-    // The end after it may be clean or a reset.
-    let _ = timeout(PATIENCE, theirs.control.read_to_end(&mut read))
-        .await
-        .unwrap();
+    let read = timeout(PATIENCE, reader).await.unwrap().unwrap();
     assert_eq!(read, b"goodbye");
     assert!(
         a.handle

@@ -15,8 +15,8 @@ pub struct NodeConfig {
     pub home: PathBuf,
     /// Where to listen; all interfaces, IPv4 and IPv6, if empty.
     pub listen: Vec<Multiaddr>,
-    /// The TCP port for the default addresses; leased with the identity if `None`. A port named here that is
-    /// taken is an error, a leased one is replaced.
+    /// The TCP port where `listen` leaves it open (0); leased with the identity if `None`. A port named here
+    /// that is taken is an error, a leased one is replaced.
     pub port: Option<u16>,
     /// Nodes to dial first, with or without `/p2p/`.
     pub peers: Vec<Multiaddr>,

@@ -152,22 +152,25 @@ async fn open_network(
     config: &NodeConfig,
     lease: &Lease,
 ) -> Result<(NetworkHandle, mpsc::Receiver<network::NetworkEvent>), NetworkError> {
-    let listen_on = |port: u16| {
-        let default = || {
-            let texts = [
-                format!("/ip4/0.0.0.0/tcp/{port}"),
-                format!("/ip6/::/tcp/{port}"),
-            ];
-            texts
-                .iter()
-                .map(|text| text.parse().expect("a well-formed address"))
-                .collect()
+    let with_port = |address: &Multiaddr, port: u16| -> Multiaddr {
+        let fixed = |part| match part {
+            multiaddr::Protocol::Tcp(0) => multiaddr::Protocol::Tcp(port),
+            part => part,
         };
-        if config.listen.is_empty() {
-            default()
-        } else {
-            config.listen.clone()
-        }
+        address.iter().map(fixed).collect()
+    };
+    let everywhere: [Multiaddr; 2] = ["/ip4/0.0.0.0/tcp/0", "/ip6/::/tcp/0"]
+        .map(|text| text.parse().expect("a well-formed address"));
+    let listen = if config.listen.is_empty() {
+        &everywhere[..]
+    } else {
+        &config.listen
+    };
+    let listen_on = |port: u16| {
+        listen
+            .iter()
+            .map(|address| with_port(address, port))
+            .collect()
     };
     let start = |port: u16| {
         network::start(NetworkConfig {

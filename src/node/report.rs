@@ -78,9 +78,8 @@ fn fill(actor: &Actor, status: &mut ShareStatus) {
     let Some(transfer) = &actor.transfer else {
         status.peers = actor
             .linked
-            .values()
-            .map(|linked| lane(actor, linked.session.peer()))
-            .flatten()
+            .keys()
+            .filter_map(|peer| lane(actor, *peer))
             .collect();
         return;
     };

@@ -77,9 +77,20 @@ const BROKEN_MAX: usize = 20;
 impl Checker {
     pub(super) fn new(scenario: &Scenario) -> Self {
         let count = scenario.piece_count;
-        let held = |seed: bool| if seed { Bitfield::full(count) } else { Bitfield::new(count) };
+        let held = |seed: bool| {
+            if seed {
+                Bitfield::full(count)
+            } else {
+                Bitfield::new(count)
+            }
+        };
         let held = scenario.nodes.iter().map(|node| held(node.seed)).collect();
-        Self { held, announced: BTreeMap::new(), piece_count: count, broken: Vec::new() }
+        Self {
+            held,
+            announced: BTreeMap::new(),
+            piece_count: count,
+            broken: Vec::new(),
+        }
     }
 
     fn report(&mut self, broken: Broken) {
@@ -94,13 +105,18 @@ impl Checker {
     }
 
     pub(super) fn on_connected(&mut self, a: usize, b: usize) {
-        self.announced.insert((a, b), Bitfield::new(self.piece_count));
-        self.announced.insert((b, a), Bitfield::new(self.piece_count));
+        self.announced
+            .insert((a, b), Bitfield::new(self.piece_count));
+        self.announced
+            .insert((b, a), Bitfield::new(self.piece_count));
     }
 
     pub(super) fn on_serve(&mut self, node: usize, piece: PieceIndex) {
         if !self.held[node].contains(piece) {
-            self.report(Broken::ServedUnheld { node, piece: piece.get() });
+            self.report(Broken::ServedUnheld {
+                node,
+                piece: piece.get(),
+            });
         }
     }
 

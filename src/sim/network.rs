@@ -58,7 +58,13 @@ fn time_of(bytes: u32, per_sec: u64) -> Duration {
 
 impl Links {
     pub(super) fn new(up_per_sec: u64, down_per_sec: u64) -> Self {
-        Self { up_per_sec, down_per_sec, services: VecDeque::new(), busy: false, down_free_at: Time::default() }
+        Self {
+            up_per_sec,
+            down_per_sec,
+            services: VecDeque::new(),
+            busy: false,
+            down_free_at: Time::default(),
+        }
     }
 
     pub(super) fn serve(&mut self, service: Service) {
@@ -67,30 +73,54 @@ impl Links {
 
     /// Ends the services that `gone` names and returns them.
     pub(super) fn end_services(&mut self, gone: impl Fn(&Service) -> bool) -> Vec<Service> {
-        let (ended, kept) = std::mem::take(&mut self.services).into_iter().partition(|service| gone(service));
+        let (ended, kept) = std::mem::take(&mut self.services)
+            .into_iter()
+            .partition(|service| gone(service));
         self.services = kept;
         Vec::from_iter::<VecDeque<Service>>(ended)
     }
 
     /// The next slice to leave and how long that takes; its service goes to the back of the line.
     pub(super) fn next_slice(&mut self) -> Option<(Slice, Duration)> {
-        let ready = self.services.iter().position(|service| service.unpassed < UNPASSED_MAX)?;
+        let ready = self
+            .services
+            .iter()
+            .position(|service| service.unpassed < UNPASSED_MAX)?;
         let mut service = self.services.remove(ready)?;
-        let slice_len = (self.up_per_sec.min(service.down_per_sec) / 64).clamp(SLICE_MIN, SLICE_MAX) as u32;
+        let slice_len =
+            (self.up_per_sec.min(service.down_per_sec) / 64).clamp(SLICE_MIN, SLICE_MAX) as u32;
         let bytes = slice_len.min(service.len - service.sent);
         service.sent += bytes;
         service.unpassed += 1;
         let whole = service.sent == service.len;
-        let Service { to, connection, piece, .. } = service;
+        let Service {
+            to,
+            connection,
+            piece,
+            ..
+        } = service;
         if !whole {
             self.services.push_back(service);
         }
-        Some((Slice { to, connection, piece, bytes, whole }, time_of(bytes, self.up_per_sec)))
+        Some((
+            Slice {
+                to,
+                connection,
+                piece,
+                bytes,
+                whole,
+            },
+            time_of(bytes, self.up_per_sec),
+        ))
     }
 
     /// A slice of this service has passed the receiver's downlink.
     pub(super) fn passed(&mut self, to: usize, piece: PieceIndex) {
-        if let Some(service) = self.services.iter_mut().find(|service| service.to == to && service.piece == piece) {
+        if let Some(service) = self
+            .services
+            .iter_mut()
+            .find(|service| service.to == to && service.piece == piece)
+        {
             service.unpassed = service.unpassed.saturating_sub(1);
         }
     }

@@ -40,8 +40,10 @@ pub struct Report {
 impl Report {
     /// When the last of the nodes named by `of` finished; `None` if one did not.
     pub fn last_finish(&self, of: impl IntoIterator<Item = usize>) -> Option<Duration> {
-        of.into_iter().map(|index| self.nodes[index].finished).try_fold(Duration::ZERO, |last, finished| {
-            finished.map(|finished| last.max(finished))
-        })
+        of.into_iter()
+            .map(|index| self.nodes[index].finished)
+            .try_fold(Duration::ZERO, |last, finished| {
+                finished.map(|finished| last.max(finished))
+            })
     }
 }

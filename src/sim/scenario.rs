@@ -70,7 +70,14 @@ impl NodePlan {
     /// A node with equal links of `rate` bytes per second each way times `down_factor` down.
     pub fn new(seed: bool, up_per_sec: u64, down_per_sec: u64) -> Self {
         let delay = Duration::from_millis(5);
-        Self { seed, joins: Duration::ZERO, up_per_sec, down_per_sec, delay, faults: Vec::new() }
+        Self {
+            seed,
+            joins: Duration::ZERO,
+            up_per_sec,
+            down_per_sec,
+            delay,
+            faults: Vec::new(),
+        }
     }
 
     /// The same with a fault.
@@ -95,28 +102,52 @@ impl Scenario {
     pub fn plain(seed: u64, receivers: usize, piece_count: u32, up_per_sec: u64) -> Self {
         let mut nodes = vec![NodePlan::new(true, up_per_sec, 4 * up_per_sec)];
         nodes.extend((0..receivers).map(|_| NodePlan::new(false, up_per_sec, 4 * up_per_sec)));
-        Self { seed, piece_len: 64 * 1024, piece_count, nodes, ends: Duration::from_secs(3_600) }
+        Self {
+            seed,
+            piece_len: 64 * 1024,
+            piece_count,
+            nodes,
+            ends: Duration::from_secs(3_600),
+        }
     }
 
     /// A swarm of `count` nodes drawn from `seed`: mixed rates and delays, late joins, crashes, silence,
     /// slow links and liars. Node 0 is a seed without faults, so every sound node can finish.
     pub fn faulty(seed: u64, count: usize) -> Self {
         let mut random = Random::seed_from_u64(seed ^ 0x0053_4841_524b);
-        let millis = |random: &mut Random, most: u64| Duration::from_millis(random.random_range(0..most));
+        let millis =
+            |random: &mut Random, most: u64| Duration::from_millis(random.random_range(0..most));
         let mut nodes = Vec::with_capacity(count);
         for index in 0..count {
             let up_per_sec = 50_000 << random.random_range(0..5_u32);
             let down_per_sec = up_per_sec * random.random_range(1..=8_u64);
-            let mut node = NodePlan::new(index == 0 || random.random_bool(0.1), up_per_sec, down_per_sec);
+            let mut node = NodePlan::new(
+                index == 0 || random.random_bool(0.1),
+                up_per_sec,
+                down_per_sec,
+            );
             node.delay = millis(&mut random, 80);
             if index > 0 {
-                node.joins = if random.random_bool(0.5) { Duration::ZERO } else { millis(&mut random, 20_000) };
+                node.joins = if random.random_bool(0.5) {
+                    Duration::ZERO
+                } else {
+                    millis(&mut random, 20_000)
+                };
                 let at = node.joins + millis(&mut random, 30_000);
                 let fault = match random.random_range(0..20) {
                     0..3 => Some(Fault::Crash { at }),
-                    3 => Some(Fault::Silence { from: at, until: None }),
-                    4..6 => Some(Fault::Silence { from: at, until: Some(at + millis(&mut random, 20_000)) }),
-                    6..8 => Some(Fault::Slow { at, up_per_sec: 1 + random.random_range(0..2_000) }),
+                    3 => Some(Fault::Silence {
+                        from: at,
+                        until: None,
+                    }),
+                    4..6 => Some(Fault::Silence {
+                        from: at,
+                        until: Some(at + millis(&mut random, 20_000)),
+                    }),
+                    6..8 => Some(Fault::Slow {
+                        at,
+                        up_per_sec: 1 + random.random_range(0..2_000),
+                    }),
                     8..10 => Some(Fault::Liar),
                     _ => None,
                 };
@@ -126,6 +157,12 @@ impl Scenario {
         }
         let piece_count = random.random_range(1..120);
         let piece_len = 16 * 1024 << random.random_range(0..4_u32);
-        Self { seed, piece_len, piece_count, nodes, ends: Duration::from_secs(3_600) }
+        Self {
+            seed,
+            piece_len,
+            piece_count,
+            nodes,
+            ends: Duration::from_secs(3_600),
+        }
     }
 }

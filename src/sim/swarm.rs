@@ -15,7 +15,8 @@ use super::report::{NodeReport, Report};
 use super::scenario::{Fault, Scenario};
 use crate::content::{Bitfield, Geometry, PieceIndex};
 use crate::engine::{
-    DownCause, Event, Input, Output, PeerKey, Random, ServiceEnd, Source, Time, Transfer, TransferConfig,
+    DownCause, Event, Input, Output, PeerKey, Random, ServiceEnd, Source, Time, Transfer,
+    TransferConfig,
 };
 use crate::wire::ShareMessage;
 
@@ -38,14 +39,37 @@ enum Happening {
     Fault(Fault),
     Wake,
     Tick,
-    Message { from: usize, connection: u64, message: ShareMessage },
+    Message {
+        from: usize,
+        connection: u64,
+        message: ShareMessage,
+    },
     SliceSent(Slice),
-    SliceHere { from: usize, slice: Slice },
-    Checked { from: usize, connection: u64, piece: PieceIndex },
-    ServiceStopped { to: usize, piece: PieceIndex },
-    Connected { peer: usize, connection: u64 },
-    DialFailed { peer: usize },
-    Closed { peer: usize, connection: u64, cause: DownCause },
+    SliceHere {
+        from: usize,
+        slice: Slice,
+    },
+    Checked {
+        from: usize,
+        connection: u64,
+        piece: PieceIndex,
+    },
+    ServiceStopped {
+        to: usize,
+        piece: PieceIndex,
+    },
+    Connected {
+        peer: usize,
+        connection: u64,
+    },
+    DialFailed {
+        peer: usize,
+    },
+    Closed {
+        peer: usize,
+        connection: u64,
+        cause: DownCause,
+    },
     Found(Vec<usize>),
 }
 
@@ -86,7 +110,8 @@ struct Swarm<'a> {
 pub fn run(scenario: &Scenario) -> Report {
     let piece_len = u64::from(scenario.piece_len);
     let total = piece_len * u64::from(scenario.piece_count) - piece_len / 3;
-    let geometry = Geometry::new(scenario.piece_len, &[total]).expect("scenarios have an allowed geometry");
+    let geometry =
+        Geometry::new(scenario.piece_len, &[total]).expect("scenarios have an allowed geometry");
     let mut swarm = Swarm {
         scenario,
         geometry,
@@ -123,12 +148,17 @@ impl Swarm<'_> {
             self.at(Time::from_start(plan.joins), index, Happening::Join);
             for fault in &plan.faults {
                 match *fault {
-                    Fault::Crash { at } | Fault::Slow { at, .. } | Fault::Silence { from: at, .. } => {
+                    Fault::Crash { at }
+                    | Fault::Slow { at, .. }
+                    | Fault::Silence { from: at, .. } => {
                         self.at(Time::from_start(at), index, Happening::Fault(*fault));
                     }
                     Fault::Liar => {}
                 }
-                if let Fault::Silence { until: Some(until), .. } = fault {
+                if let Fault::Silence {
+                    until: Some(until), ..
+                } = fault
+                {
                     self.at(Time::from_start(*until), index, Happening::Wake);
                 }
             }
@@ -145,7 +175,10 @@ impl Swarm<'_> {
         let ends = Time::from_start(self.scenario.ends);
         let mut events = 0;
         while let Some(Reverse((time, sequence, node))) = self.queue.pop() {
-            let happening = self.happenings.remove(&sequence).expect("queued once, taken once");
+            let happening = self
+                .happenings
+                .remove(&sequence)
+                .expect("queued once, taken once");
             if time > ends {
                 break;
             }
@@ -165,12 +198,15 @@ impl Swarm<'_> {
 
     fn all_sound_nodes_finished(&self) -> bool {
         let plans = self.scenario.nodes.iter();
-        plans.zip(&self.nodes).all(|(plan, node)| !plan.is_sound() || node.report.finished.is_some())
+        plans
+            .zip(&self.nodes)
+            .all(|(plan, node)| !plan.is_sound() || node.report.finished.is_some())
     }
 
     fn finish(mut self) -> Report {
         let nodes = &self.nodes;
-        self.checker.on_rest(self.scenario, |node| nodes[node].report.finished.is_some());
+        self.checker
+            .on_rest(self.scenario, |node| nodes[node].report.finished.is_some());
         Report {
             nodes: self.nodes.into_iter().map(|node| node.report).collect(),
             broken: self.checker.broken,
@@ -206,7 +242,12 @@ impl Swarm<'_> {
     // -- what happens -----------------------------------------------------------------------------
 
     fn happen(&mut self, node: usize, happening: Happening) {
-        if self.nodes[node].silent && !matches!(happening, Happening::Wake | Happening::Fault(Fault::Crash { .. })) {
+        if self.nodes[node].silent
+            && !matches!(
+                happening,
+                Happening::Wake | Happening::Fault(Fault::Crash { .. })
+            )
+        {
             match happening {
                 Happening::Tick => self.nodes[node].tick_at = None,
                 happening => self.nodes[node].unread.push_back(happening),
@@ -221,30 +262,69 @@ impl Swarm<'_> {
                 self.nodes[node].tick_at = None;
                 self.input(node, Input::Tick);
             }
-            Happening::Message { from, connection, message } => {
+            Happening::Message {
+                from,
+                connection,
+                message,
+            } => {
                 if self.is_live(node, from, connection) {
-                    self.input(node, Input::Message { peer: key(from), message });
+                    self.input(
+                        node,
+                        Input::Message {
+                            peer: key(from),
+                            message,
+                        },
+                    );
                 }
             }
             Happening::SliceSent(slice) => self.slice_sent(node, slice),
             Happening::SliceHere { from, slice } => self.slice_here(node, from, slice),
-            Happening::Checked { from, connection, piece } => self.checked(node, from, connection, piece),
+            Happening::Checked {
+                from,
+                connection,
+                piece,
+            } => self.checked(node, from, connection, piece),
             Happening::ServiceStopped { to, piece } => {
-                self.input(node, Input::ServiceEnded { peer: key(to), piece, how: ServiceEnd::Stopped });
+                self.input(
+                    node,
+                    Input::ServiceEnded {
+                        peer: key(to),
+                        piece,
+                        how: ServiceEnd::Stopped,
+                    },
+                );
             }
             Happening::Connected { peer, connection } => {
                 if self.is_live(node, peer, connection) {
                     self.input(node, Input::PeerUp { peer: key(peer) });
                 }
             }
-            Happening::DialFailed { peer } => self.input(node, Input::ConnectFailed { peer: key(peer) }),
-            Happening::Closed { peer, connection, cause } => {
+            Happening::DialFailed { peer } => {
+                self.input(node, Input::ConnectFailed { peer: key(peer) })
+            }
+            Happening::Closed {
+                peer,
+                connection,
+                cause,
+            } => {
                 self.stop_services(node, |service| service.connection == connection);
-                self.input(node, Input::PeerDown { peer: key(peer), cause });
+                self.input(
+                    node,
+                    Input::PeerDown {
+                        peer: key(peer),
+                        cause,
+                    },
+                );
             }
             Happening::Found(peers) => {
                 for peer in peers {
-                    self.input(node, Input::Candidate { peer: key(peer), source: Source::Dht });
+                    self.input(
+                        node,
+                        Input::Candidate {
+                            peer: key(peer),
+                            source: Source::Dht,
+                        },
+                    );
                 }
             }
         }
@@ -255,7 +335,11 @@ impl Swarm<'_> {
         let count = self.geometry.piece_count();
         let config = TransferConfig {
             geometry: self.geometry.clone(),
-            held: if plan.seed { Bitfield::full(count) } else { Bitfield::new(count) },
+            held: if plan.seed {
+                Bitfield::full(count)
+            } else {
+                Bitfield::new(count)
+            },
             wanted: None,
             sequential: false,
             random: Random::seed_from_u64(self.random.random()),
@@ -268,7 +352,13 @@ impl Swarm<'_> {
         if node == 0 {
             self.input(node, Input::Tick);
         } else {
-            self.input(node, Input::Candidate { peer: key(0), source: Source::Given });
+            self.input(
+                node,
+                Input::Candidate {
+                    peer: key(0),
+                    source: Source::Given,
+                },
+            );
         }
     }
 
@@ -319,14 +409,33 @@ impl Swarm<'_> {
         if peer == node || !self.nodes[peer].alive {
             self.at(self.now + 2 * delay, node, Happening::DialFailed { peer });
         } else if self.nodes[peer].silent {
-            self.at(self.now + DIAL_TIMEOUT, node, Happening::DialFailed { peer });
-        } else if !self.connections.contains_key(&(node.min(peer), node.max(peer))) {
+            self.at(
+                self.now + DIAL_TIMEOUT,
+                node,
+                Happening::DialFailed { peer },
+            );
+        } else if !self
+            .connections
+            .contains_key(&(node.min(peer), node.max(peer)))
+        {
             self.connection_count += 1;
             let connection = self.connection_count;
-            self.connections.insert((node.min(peer), node.max(peer)), connection);
+            self.connections
+                .insert((node.min(peer), node.max(peer)), connection);
             self.checker.on_connected(node, peer);
-            self.at(self.now + delay, peer, Happening::Connected { peer: node, connection });
-            self.at(self.now + 2 * delay, node, Happening::Connected { peer, connection });
+            self.at(
+                self.now + delay,
+                peer,
+                Happening::Connected {
+                    peer: node,
+                    connection,
+                },
+            );
+            self.at(
+                self.now + 2 * delay,
+                node,
+                Happening::Connected { peer, connection },
+            );
         }
     }
 
@@ -334,7 +443,15 @@ impl Swarm<'_> {
     fn close(&mut self, node: usize, peer: usize, cause: DownCause) {
         if let Some(connection) = self.connections.remove(&(node.min(peer), node.max(peer))) {
             self.stop_services(node, |service| service.connection == connection);
-            self.at(self.now + self.delay(node, peer), peer, Happening::Closed { peer: node, connection, cause });
+            self.at(
+                self.now + self.delay(node, peer),
+                peer,
+                Happening::Closed {
+                    peer: node,
+                    connection,
+                    cause,
+                },
+            );
         }
     }
 
@@ -342,7 +459,14 @@ impl Swarm<'_> {
 
     fn stop_services(&mut self, node: usize, gone: impl Fn(&Service) -> bool) {
         for service in self.nodes[node].links.end_services(gone) {
-            self.at(self.now, node, Happening::ServiceStopped { to: service.to, piece: service.piece });
+            self.at(
+                self.now,
+                node,
+                Happening::ServiceStopped {
+                    to: service.to,
+                    piece: service.piece,
+                },
+            );
         }
     }
 
@@ -365,9 +489,23 @@ impl Swarm<'_> {
             self.at(passed, slice.to, Happening::SliceHere { from: node, slice });
         }
         let peer = key(slice.to);
-        self.input(node, Input::Sent { peer, piece: slice.piece, bytes: slice.bytes });
+        self.input(
+            node,
+            Input::Sent {
+                peer,
+                piece: slice.piece,
+                bytes: slice.bytes,
+            },
+        );
         if slice.whole {
-            self.input(node, Input::ServiceEnded { peer, piece: slice.piece, how: ServiceEnd::Whole });
+            self.input(
+                node,
+                Input::ServiceEnded {
+                    peer,
+                    piece: slice.piece,
+                    how: ServiceEnd::Whole,
+                },
+            );
         }
         self.send_next_slice(node);
     }
@@ -376,14 +514,41 @@ impl Swarm<'_> {
         if !self.is_live(node, from, slice.connection) || !self.nodes[node].alive {
             return;
         }
-        let Slice { piece, bytes, connection, whole, .. } = slice;
+        let Slice {
+            piece,
+            bytes,
+            connection,
+            whole,
+            ..
+        } = slice;
         self.nodes[from].links.passed(node, piece);
         self.send_next_slice(from);
         self.nodes[node].report.received += u64::from(bytes);
-        self.input(node, Input::Received { peer: key(from), piece, bytes });
+        self.input(
+            node,
+            Input::Received {
+                peer: key(from),
+                piece,
+                bytes,
+            },
+        );
         if whole {
-            self.input(node, Input::PieceArrived { peer: key(from), piece });
-            self.at(self.now + DISK, node, Happening::Checked { from, connection, piece });
+            self.input(
+                node,
+                Input::PieceArrived {
+                    peer: key(from),
+                    piece,
+                },
+            );
+            self.at(
+                self.now + DISK,
+                node,
+                Happening::Checked {
+                    from,
+                    connection,
+                    piece,
+                },
+            );
         }
     }
 
@@ -394,35 +559,64 @@ impl Swarm<'_> {
         if self.nodes[from].liar {
             // Once the first bad piece has ended the session, the rest of it is dropped unseen.
             if !self.is_live(node, from, connection) {
-                self.input(node, Input::PieceCorrupt { peer: key(from), piece });
+                self.input(
+                    node,
+                    Input::PieceCorrupt {
+                        peer: key(from),
+                        piece,
+                    },
+                );
                 return;
             }
             let bad_pieces = &mut self.nodes[node].report.bad_pieces;
-            let at = bad_pieces.iter().position(|(liar, _)| *liar == from).unwrap_or_else(|| {
-                bad_pieces.push((from, 0));
-                bad_pieces.len() - 1
-            });
+            let at = bad_pieces
+                .iter()
+                .position(|(liar, _)| *liar == from)
+                .unwrap_or_else(|| {
+                    bad_pieces.push((from, 0));
+                    bad_pieces.len() - 1
+                });
             bad_pieces[at].1 += 1;
             let taken = bad_pieces[at].1;
             self.checker.on_bad_piece(node, from, taken);
-            self.input(node, Input::PieceCorrupt { peer: key(from), piece });
+            self.input(
+                node,
+                Input::PieceCorrupt {
+                    peer: key(from),
+                    piece,
+                },
+            );
             return;
         }
         if self.checker.on_stored(node, piece) {
             self.nodes[node].report.kept += u64::from(self.geometry.len_of(piece));
         }
-        self.input(node, Input::PieceStored { peer: key(from), piece });
+        self.input(
+            node,
+            Input::PieceStored {
+                peer: key(from),
+                piece,
+            },
+        );
     }
 
     // -- engines ----------------------------------------------------------------------------------
 
     fn input(&mut self, node: usize, input: Input) {
-        let Some(transfer) = &mut self.nodes[node].transfer else { return };
+        let Some(transfer) = &mut self.nodes[node].transfer else {
+            return;
+        };
         transfer.handle(self.now, input);
-        while let Some(output) = self.nodes[node].transfer.as_mut().and_then(Transfer::poll_output) {
+        while let Some(output) = self.nodes[node]
+            .transfer
+            .as_mut()
+            .and_then(Transfer::poll_output)
+        {
             self.perform(node, output);
         }
-        let Some(transfer) = &self.nodes[node].transfer else { return };
+        let Some(transfer) = &self.nodes[node].transfer else {
+            return;
+        };
         if let Some(at) = transfer.poll_timeout(self.now) {
             let at = at.max(self.now + Duration::from_micros(1));
             if self.nodes[node].tick_at.is_none_or(|earlier| at < earlier) {
@@ -437,18 +631,37 @@ impl Swarm<'_> {
             Output::Send { peer, message } => {
                 let peer = index(peer);
                 self.checker.on_send(node, peer, &message);
-                if let Some(connection) = self.connections.get(&(node.min(peer), node.max(peer))).copied() {
-                    let happening = Happening::Message { from: node, connection, message };
+                if let Some(connection) = self
+                    .connections
+                    .get(&(node.min(peer), node.max(peer)))
+                    .copied()
+                {
+                    let happening = Happening::Message {
+                        from: node,
+                        connection,
+                        message,
+                    };
                     self.at(self.now + self.delay(node, peer), peer, happening);
                 }
             }
             Output::Serve { peer, piece } => {
                 let to = index(peer);
                 self.checker.on_serve(node, piece);
-                let Some(connection) = self.connections.get(&(node.min(to), node.max(to))).copied() else { return };
+                let Some(connection) = self.connections.get(&(node.min(to), node.max(to))).copied()
+                else {
+                    return;
+                };
                 let len = self.geometry.len_of(piece);
                 let down_per_sec = self.nodes[to].links.down_per_sec;
-                let service = Service { to, connection, piece, len, sent: 0, down_per_sec, unpassed: 0 };
+                let service = Service {
+                    to,
+                    connection,
+                    piece,
+                    len,
+                    sent: 0,
+                    down_per_sec,
+                    unpassed: 0,
+                };
                 self.nodes[node].links.serve(service);
                 self.send_next_slice(node);
             }
@@ -465,7 +678,9 @@ impl Swarm<'_> {
 
     fn find_peers(&mut self, node: usize) {
         let mut found: Vec<usize> = (0..self.nodes.len())
-            .filter(|peer| *peer != node && self.scenario.nodes[*peer].joins <= self.now.since_start())
+            .filter(|peer| {
+                *peer != node && self.scenario.nodes[*peer].joins <= self.now.since_start()
+            })
             .collect();
         while found.len() > FOUND_MAX {
             let at = self.random.random_range(0..found.len());

@@ -1,0 +1,132 @@
+//! Makes a share of local files, with progress, until it is done or a signal comes. Shared by `seed` and `link`.
+//!
+//! Reading and hashing happen on threads of `storage`; here their reports become pictures for `output`. Goes online
+//! nowhere.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use tokio::sync::watch;
+
+use super::blocking;
+use super::watch::SHOW_EVERY;
+use crate::cli::exit::Failure;
+use crate::cli::output::Output;
+use crate::cli::signals::Signals;
+use crate::content::Name;
+use crate::storage::{ImportOptions, ImportProgress, Imported, import as import_blocking};
+use crate::tui::Picture;
+
+/// Until this much time has passed, a rate says nothing about the time left.
+const RATE_NEEDS: Duration = Duration::from_millis(500);
+
+/// Imports `paths` as a share called `name`, by default as the first path. A signal ends it as a failure.
+pub(super) async fn import(
+    paths: &[PathBuf],
+    name: Option<&Name>,
+    output: &mut Output,
+    signals: &Signals,
+) -> Result<Imported, Failure> {
+    let (progress, reports) = watch::channel(ImportProgress::Scan { files: 0, bytes: 0 });
+    let cancel = Arc::new(AtomicBool::new(false));
+    let work = {
+        let (paths, cancel) = (paths.to_vec(), Arc::clone(&cancel));
+        let options = ImportOptions {
+            name: name.cloned(),
+        };
+        blocking(move || {
+            // Nobody listens once a signal came.
+            let report = |report| {
+                progress.send_replace(report);
+            };
+            import_blocking(&paths, &options, &report, &cancel)
+        })
+    };
+    tokio::pin!(work);
+    let mut show = tokio::time::interval(SHOW_EVERY);
+    let mut hashing = None;
+    loop {
+        tokio::select! {
+            biased;
+            code = signals.first() => {
+                cancel.store(true, Ordering::Relaxed);
+                // The threads stop within one piece; what they say then does not matter any more.
+                let _ = work.await;
+                return Err(Failure::signalled(code, "before all files were read"));
+            }
+            imported = &mut work => {
+                let imported = imported??;
+                output.skipped(&imported.skipped);
+                return Ok(imported);
+            }
+            _ = show.tick() => {
+                let report = *reports.borrow();
+                output.show(&picture(report, &mut hashing, Instant::now()));
+            }
+        }
+    }
+}
+
+/// What a report shows; `hashing` remembers since when it hashes.
+fn picture(
+    report: ImportProgress,
+    hashing: &mut Option<Instant>,
+    now: Instant,
+) -> Picture<'static> {
+    match report {
+        ImportProgress::Scan { files, bytes } => Picture::Scan { files, bytes },
+        ImportProgress::Hash { bytes, total } => {
+            let elapsed = now.duration_since(*hashing.get_or_insert(now));
+            let millis = elapsed.as_millis().max(1);
+            let per_sec = u128::from(bytes) * 1000 / millis;
+            let per_sec = u64::try_from(per_sec).unwrap_or(u64::MAX);
+            let is_known = elapsed >= RATE_NEEDS && per_sec > 0;
+            let left = total.saturating_sub(bytes);
+            Picture::Hash {
+                bytes,
+                total,
+                per_sec: if is_known { per_sec } else { 0 },
+                eta: is_known.then(|| Duration::from_secs(left.div_ceil(per_sec))),
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_rate_is_that_since_hashing_began_and_gives_the_time_left() {
+        let mut hashing = None;
+        let start = Instant::now();
+        let report = ImportProgress::Scan { files: 1, bytes: 2 };
+        assert!(matches!(
+            picture(report, &mut hashing, start),
+            Picture::Scan { files: 1, bytes: 2 }
+        ));
+        let hash = |bytes| ImportProgress::Hash {
+            bytes,
+            total: 1_000,
+        };
+        let first = picture(hash(0), &mut hashing, start + Duration::from_secs(9));
+        assert!(
+            matches!(
+                first,
+                Picture::Hash {
+                    per_sec: 0,
+                    eta: None,
+                    ..
+                }
+            ),
+            "{first:?}"
+        );
+        let later = picture(hash(200), &mut hashing, start + Duration::from_secs(11));
+        let Picture::Hash { per_sec, eta, .. } = later else {
+            panic!("{later:?}");
+        };
+        assert_eq!((per_sec, eta), (100, Some(Duration::from_secs(8))));
+    }
+}

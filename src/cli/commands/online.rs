@@ -1,0 +1,86 @@
+//! Goes online: the node's configuration from flags, its start, its addresses. Shared by `seed` and `fetch`.
+
+use std::path::PathBuf;
+
+use etcetera::BaseStrategy;
+
+use crate::cli::args::NetworkFlags;
+use crate::cli::exit::{ExitCode, Failure};
+use crate::cli::output::Output;
+use crate::node::{Node, NodeConfig, NodeHandle};
+
+/// Our folder among those of other programs.
+const FOLDER: &str = "shoal";
+
+/// Starts a node and tells where it can be reached.
+pub(super) async fn start(
+    flags: &NetworkFlags,
+    output: &mut Output,
+) -> Result<NodeHandle, Failure> {
+    let node = Node::start(config(flags)?).await?;
+    for address in node.listeners().await {
+        output.listening(&address);
+    }
+    Ok(node)
+}
+
+fn config(flags: &NetworkFlags) -> Result<NodeConfig, Failure> {
+    Ok(NodeConfig {
+        home: match &flags.home {
+            Some(home) => home.clone(),
+            None => default_home()?,
+        },
+        listen: flags.listen.clone(),
+        port: flags.port,
+        peers: flags.peer.clone(),
+        mdns: !flags.no_mdns,
+        dht: !flags.no_dht,
+        up_per_sec: flags.up,
+        down_per_sec: flags.down,
+    })
+}
+
+/// Below the XDG state folder; where a system has no such thing, among its data.
+fn default_home() -> Result<PathBuf, Failure> {
+    let strategy = etcetera::choose_base_strategy().map_err(|error| {
+        Failure::new(ExitCode::Io, format!("no home folder: {error}"))
+            .hint("name one with `--home`")
+    })?;
+    let state = strategy.state_dir().unwrap_or_else(|| strategy.data_dir());
+    Ok(state.join(FOLDER))
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+    use crate::cli::args::Cli;
+
+    fn configured(line: &[&str]) -> NodeConfig {
+        let line = [&["shoal", "fetch", "LINK", "--home", "h"], line].concat();
+        let cli = Cli::try_parse_from(line).expect("a command line");
+        config(&cli.network).expect("a home is given")
+    }
+
+    #[test]
+    fn flags_reach_the_node() {
+        let config = configured(&[
+            "--no-mdns",
+            "--up",
+            "1M",
+            "--port",
+            "7",
+            "--peer",
+            "/ip4/10.0.0.1/tcp/1",
+        ]);
+        assert!(!config.mdns && config.dht);
+        assert_eq!(
+            (config.up_per_sec, config.down_per_sec),
+            (Some(1_000_000), None)
+        );
+        assert_eq!((config.port, config.peers.len()), (Some(7), 1));
+        assert_eq!(config.home, PathBuf::from("h"));
+        assert!(config.listen.is_empty());
+    }
+}

@@ -1,0 +1,293 @@
+//! What happened, told in sentences: `peer 12D3..k7 lost; 9 pieces moved to 3 peers in 40 ms`.
+//!
+//! Pure but for the little it remembers: the names it gave, and a loss whose pieces may still be on the move, so that
+//! both become one sentence. Called by `cli/output`.
+
+use std::collections::VecDeque;
+use std::time::{Duration, Instant};
+
+use super::header::stall;
+use super::lanes::{peers, reached};
+use super::names::Names;
+use super::numbers::{counted, millis};
+use super::style::Tone;
+use crate::content::{PeerId, escape_hostile};
+use crate::node::{Cause, NodeEvent};
+
+/// How long a loss waits for the account of its pieces. Less tells it in two sentences more often, more tells it late.
+const LOSS_WAITS: Duration = Duration::from_millis(500);
+/// Losses that wait at once; beyond, the oldest is told.
+const LOSSES_MAX: usize = 64;
+
+/// Who wants to hear a sentence.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Weight {
+    /// Only who asked for more.
+    Detail,
+    /// Who has no live view, which shows it anyway.
+    Routine,
+    /// Everybody: a user would retell it.
+    Retold,
+}
+
+/// Something to tell, without a full stop; safe to show.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Sentence {
+    /// The words.
+    pub text: String,
+    /// How to colour them.
+    pub tone: Tone,
+    /// Who wants to hear it.
+    pub weight: Weight,
+}
+
+/// A lost peer, not told yet.
+#[derive(Debug)]
+struct Loss {
+    peer: PeerId,
+    reason: String,
+    since: Instant,
+}
+
+/// Turns events into sentences.
+#[derive(Debug, Default)]
+pub struct Narrator {
+    names: Names,
+    losses: VecDeque<Loss>,
+}
+
+impl Narrator {
+    /// The names it gives to peers, for the view to give the same.
+    pub fn names(&mut self) -> &mut Names {
+        &mut self.names
+    }
+
+    /// What to say about `event`; nothing, or nothing yet, about many. Follow up with [`Self::due`].
+    pub fn tell(&mut self, now: Instant, event: &NodeEvent) -> Vec<Sentence> {
+        let (weight, tone, text) = match event {
+            NodeEvent::Listening { address } => (
+                Weight::Detail,
+                Tone::Faint,
+                format!("listening on {address}"),
+            ),
+            NodeEvent::PeerConnected { peer, address, via } => (
+                Weight::Routine,
+                Tone::Plain,
+                format!(
+                    "peer {} connected, {}",
+                    self.names.of(peer),
+                    reached(*via, &address.to_string())
+                ),
+            ),
+            NodeEvent::PeerLost { peer, reason, .. } => {
+                self.losses.push_back(Loss {
+                    peer: *peer,
+                    reason: reason.clone(),
+                    since: now,
+                });
+                return match self.losses.len() {
+                    ..=LOSSES_MAX => Vec::new(),
+                    _ => self.tell_oldest_loss().into_iter().collect(),
+                };
+            }
+            NodeEvent::Rerouted {
+                peer,
+                pieces,
+                to,
+                after,
+                cause,
+            } => {
+                if *cause == Cause::Closed {
+                    self.losses.retain(|loss| loss.peer != *peer);
+                }
+                let text = format!(
+                    "peer {} {}; {} moved to {} in {}",
+                    self.names.of(peer),
+                    fault(*cause),
+                    counted((*pieces).into(), "piece"),
+                    peers(to.len()),
+                    millis(*after)
+                );
+                (Weight::Retold, Tone::Warning, text)
+            }
+            NodeEvent::Stalled { cause, missing } => (
+                Weight::Retold,
+                Tone::Warning,
+                format!("nothing arrives: {}", stall(*cause, *missing)),
+            ),
+            NodeEvent::PieceStored { .. } => return Vec::new(),
+            NodeEvent::FilePublished { path } => (
+                Weight::Detail,
+                Tone::Plain,
+                format!("complete: {}", escape_hostile(path)),
+            ),
+            NodeEvent::SourceChanged { what } => (
+                Weight::Retold,
+                Tone::Bad,
+                format!(
+                    "{}; its pieces are not offered any more",
+                    escape_hostile(what)
+                ),
+            ),
+            NodeEvent::PeerCompleted { peer } => (
+                Weight::Routine,
+                Tone::Good,
+                format!("peer {} has everything", self.names.of(peer)),
+            ),
+        };
+        vec![Sentence { text, tone, weight }]
+    }
+
+    /// Losses that have waited long enough.
+    pub fn due(&mut self, now: Instant) -> Vec<Sentence> {
+        let mut sentences = Vec::new();
+        while self
+            .losses
+            .front()
+            .is_some_and(|loss| now.duration_since(loss.since) >= LOSS_WAITS)
+        {
+            sentences.extend(self.tell_oldest_loss());
+        }
+        sentences
+    }
+
+    fn tell_oldest_loss(&mut self) -> Option<Sentence> {
+        let Loss { peer, reason, .. } = self.losses.pop_front()?;
+        Some(Sentence {
+            text: format!(
+                "peer {} lost: {}",
+                self.names.of(&peer),
+                escape_hostile(&reason)
+            ),
+            tone: Tone::Warning,
+            weight: Weight::Retold,
+        })
+    }
+}
+
+/// What a peer did wrong, after its name.
+fn fault(cause: Cause) -> &'static str {
+    match cause {
+        Cause::Closed => "lost",
+        Cause::Silent => "silent",
+        Cause::Slow => "slow",
+        Cause::Corrupt => "sent a bad piece",
+        Cause::Rejected => "refused",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::names::tests::peer;
+    use super::*;
+    use crate::node::{StallCause, Via};
+
+    fn lost(number: u8, reason: &str) -> NodeEvent {
+        NodeEvent::PeerLost {
+            peer: peer(number),
+            address: "/ip4/10.0.0.1/tcp/1".parse().expect("an address"),
+            via: Via::Lan,
+            reason: reason.into(),
+        }
+    }
+
+    fn rerouted(number: u8, pieces: u32, to: &[u8], cause: Cause) -> NodeEvent {
+        NodeEvent::Rerouted {
+            peer: peer(number),
+            pieces,
+            to: to.iter().map(|number| peer(*number)).collect(),
+            after: Duration::from_micros(39_500),
+            cause,
+        }
+    }
+
+    fn texts(sentences: Vec<Sentence>) -> Vec<String> {
+        sentences
+            .into_iter()
+            .map(|sentence| sentence.text)
+            .collect()
+    }
+
+    #[test]
+    fn a_loss_and_its_moved_pieces_are_one_sentence() {
+        let mut narrator = Narrator::default();
+        let name = narrator.names().of(&peer(1));
+        let start = Instant::now();
+        assert_eq!(texts(narrator.tell(start, &lost(1, "reset"))), [""; 0]);
+        let event = rerouted(1, 9, &[2, 3, 4], Cause::Closed);
+        let told = texts(narrator.tell(start, &event));
+        assert_eq!(
+            told,
+            [format!(
+                "peer {name} lost; 9 pieces moved to 3 peers in 40 ms"
+            )]
+        );
+        assert_eq!(texts(narrator.due(start + LOSS_WAITS)), [""; 0]);
+    }
+
+    #[test]
+    fn a_loss_that_moves_nothing_is_told_with_its_reason_after_a_moment() {
+        let mut narrator = Narrator::default();
+        let name = narrator.names().of(&peer(1));
+        let start = Instant::now();
+        narrator.tell(start, &lost(1, "reset by \x1bpeer"));
+        assert_eq!(texts(narrator.due(start)), [""; 0]);
+        let told = texts(narrator.due(start + LOSS_WAITS));
+        assert_eq!(told, [format!("peer {name} lost: reset by \\u{{1b}}peer")]);
+        assert_eq!(texts(narrator.due(start + 2 * LOSS_WAITS)), [""; 0]);
+    }
+
+    #[test]
+    fn a_silent_peer_that_is_lost_later_is_told_twice() {
+        let mut narrator = Narrator::default();
+        let name = narrator.names().of(&peer(1));
+        let start = Instant::now();
+        let told = texts(narrator.tell(start, &rerouted(1, 1, &[2], Cause::Silent)));
+        assert_eq!(
+            told,
+            [format!(
+                "peer {name} silent; 1 piece moved to 1 peer in 40 ms"
+            )]
+        );
+        narrator.tell(start, &lost(1, "timeout"));
+        assert_eq!(narrator.due(start + LOSS_WAITS).len(), 1);
+    }
+
+    #[test]
+    fn losses_that_wait_are_bounded() {
+        let mut narrator = Narrator::default();
+        let start = Instant::now();
+        let told: usize = (0..200)
+            .map(|number| narrator.tell(start, &lost(number, "gone")).len())
+            .sum();
+        assert_eq!(told, 200 - LOSSES_MAX);
+    }
+
+    #[test]
+    fn each_fault_and_each_stall_has_its_words() {
+        let mut narrator = Narrator::default();
+        let now = Instant::now();
+        for (cause, words) in [
+            (Cause::Slow, " slow; "),
+            (Cause::Corrupt, " sent a bad piece; "),
+            (Cause::Rejected, " refused; "),
+        ] {
+            let told = texts(narrator.tell(now, &rerouted(1, 2, &[2], cause)));
+            assert!(told[0].contains(words), "{told:?}");
+        }
+        for (cause, words) in [
+            (StallCause::NoPeers, "nothing arrives: no peer known"),
+            (
+                StallCause::NoHolder,
+                "nothing arrives: no holder of 3 pieces",
+            ),
+            (
+                StallCause::Unreachable,
+                "nothing arrives: no peer reachable",
+            ),
+        ] {
+            let event = NodeEvent::Stalled { cause, missing: 3 };
+            assert_eq!(texts(narrator.tell(now, &event)), [words]);
+        }
+    }
+}
