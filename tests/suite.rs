@@ -12,3 +12,4 @@ mod merkle_golden;
 mod simulation;
 mod support;
 mod tidy;
+mod wire_golden;

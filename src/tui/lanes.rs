@@ -110,7 +110,12 @@ fn chosen(peers: &[PeerLane], rows: usize) -> (Vec<&PeerLane>, Vec<&PeerLane>) {
 }
 
 fn is_busy(lane: &PeerLane) -> bool {
-    lane.activity != PeerActivity::Idle || is_taking(lane)
+    lane.activity != PeerActivity::Idle || is_giving(lane) || is_taking(lane)
+}
+
+/// Bytes come from it, whether or not anything is asked of it at this very moment.
+fn is_giving(lane: &PeerLane) -> bool {
+    lane.down_per_sec > 0
 }
 
 fn is_taking(lane: &PeerLane) -> bool {
@@ -243,13 +248,13 @@ fn via(via: Via) -> &'static str {
 
 /// What a peer does, in one word.
 fn state(lane: &PeerLane) -> (&'static str, Tone) {
-    match (lane.activity, is_taking(lane)) {
-        (PeerActivity::Suspect, _) => ("silent", Tone::Warning),
-        (PeerActivity::Asked, true) => ("trading", Tone::Good),
-        (PeerActivity::Asked, false) if lane.down_per_sec > 0 => ("giving", Tone::Good),
-        (PeerActivity::Asked, false) => ("asked", Tone::Plain),
-        (PeerActivity::Idle, true) => ("taking", Tone::Good),
-        (PeerActivity::Idle, false) => ("idle", Tone::Faint),
+    match (lane.activity, is_giving(lane), is_taking(lane)) {
+        (PeerActivity::Suspect, _, _) => ("silent", Tone::Warning),
+        (_, true, true) => ("trading", Tone::Good),
+        (_, true, false) => ("giving", Tone::Good),
+        (_, false, true) => ("taking", Tone::Good),
+        (PeerActivity::Asked, false, false) => ("asked", Tone::Plain),
+        (PeerActivity::Idle, false, false) => ("idle", Tone::Faint),
     }
 }
 

@@ -16,7 +16,9 @@ use crate::node::{Cause, NodeEvent};
 
 /// How long a loss waits for the account of its pieces. Less tells it in two sentences more often, more tells it late.
 const LOSS_WAITS: Duration = Duration::from_millis(500);
-/// Losses that wait at once; beyond, the oldest is told.
+/// How long an account that came first is remembered for its loss.
+const ACCOUNT_LASTS: Duration = Duration::from_secs(3);
+/// Losses that wait at once, and accounts remembered; beyond, the oldest is told or forgotten.
 const LOSSES_MAX: usize = 64;
 
 /// Who wants to hear a sentence.
@@ -54,6 +56,8 @@ struct Loss {
 pub struct Narrator {
     names: Names,
     losses: VecDeque<Loss>,
+    /// Peers whose loss was told with the account of their pieces, and when.
+    accounted: VecDeque<(PeerId, Instant)>,
 }
 
 impl Narrator {
@@ -79,17 +83,7 @@ impl Narrator {
                     reached(*via, &address.to_string())
                 ),
             ),
-            NodeEvent::PeerLost { peer, reason, .. } => {
-                self.losses.push_back(Loss {
-                    peer: *peer,
-                    reason: reason.clone(),
-                    since: now,
-                });
-                return match self.losses.len() {
-                    ..=LOSSES_MAX => Vec::new(),
-                    _ => self.tell_oldest_loss().into_iter().collect(),
-                };
-            }
+            NodeEvent::PeerLost { peer, reason, .. } => return self.on_lost(now, peer, reason),
             NodeEvent::Rerouted {
                 peer,
                 pieces,
@@ -98,7 +92,7 @@ impl Narrator {
                 cause,
             } => {
                 if *cause == Cause::Closed {
-                    self.losses.retain(|loss| loss.peer != *peer);
+                    self.on_account(now, *peer);
                 }
                 let text = format!(
                     "peer {} {}; {} moved to {} in {}",
@@ -136,6 +130,38 @@ impl Narrator {
             ),
         };
         vec![Sentence { text, tone, weight }]
+    }
+
+    /// A loss waits for its account, unless that came first.
+    fn on_lost(&mut self, now: Instant, peer: &PeerId, reason: &str) -> Vec<Sentence> {
+        self.accounted
+            .retain(|(_, at)| now.duration_since(*at) < ACCOUNT_LASTS);
+        if let Some(at) = self.accounted.iter().position(|(of, _)| of == peer) {
+            self.accounted.remove(at);
+            return Vec::new();
+        }
+        self.losses.push_back(Loss {
+            peer: *peer,
+            reason: reason.to_owned(),
+            since: now,
+        });
+        if self.losses.len() > LOSSES_MAX {
+            self.tell_oldest_loss().into_iter().collect()
+        } else {
+            Vec::new()
+        }
+    }
+
+    /// An account tells the loss too: one that waits, or else the one to come.
+    fn on_account(&mut self, now: Instant, peer: PeerId) {
+        let waiting = self.losses.len();
+        self.losses.retain(|loss| loss.peer != peer);
+        if self.losses.len() == waiting {
+            self.accounted.push_back((peer, now));
+            if self.accounted.len() > LOSSES_MAX {
+                self.accounted.pop_front();
+            }
+        }
     }
 
     /// Losses that have waited long enough.
@@ -223,6 +249,19 @@ mod tests {
             )]
         );
         assert_eq!(texts(narrator.due(start + LOSS_WAITS)), [""; 0]);
+    }
+
+    #[test]
+    fn an_account_that_comes_before_its_loss_is_the_one_sentence() {
+        let mut narrator = Narrator::default();
+        let start = Instant::now();
+        let event = rerouted(1, 9, &[2, 3, 4], Cause::Closed);
+        assert_eq!(narrator.tell(start, &event).len(), 1);
+        assert_eq!(texts(narrator.tell(start, &lost(1, "reset"))), [""; 0]);
+        assert_eq!(texts(narrator.due(start + LOSS_WAITS)), [""; 0]);
+        // The next loss of the same peer is another matter.
+        narrator.tell(start, &lost(1, "reset"));
+        assert_eq!(narrator.due(start + LOSS_WAITS).len(), 1);
     }
 
     #[test]

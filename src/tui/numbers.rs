@@ -89,10 +89,10 @@ pub fn rough(span: Duration) -> String {
     humantime::format_duration(Duration::from_secs(secs - secs % step)).to_string()
 }
 
-/// Milliseconds, begun ones included, so that what took time never shows as none.
+/// Milliseconds, begun ones included and at least one: nothing takes no time at all.
 #[must_use]
 pub(super) fn millis(span: Duration) -> String {
-    format!("{} ms", span.as_micros().div_ceil(1000))
+    format!("{} ms", span.as_micros().div_ceil(1000).max(1))
 }
 
 /// `1 piece`, `9 pieces`, `1,482 pieces`; for words that take an `s`.
@@ -166,7 +166,7 @@ mod tests {
         }
         assert_eq!(seconds(Duration::from_millis(29_440)), "29.4s");
         assert_eq!(millis(Duration::from_micros(39_001)), "40 ms");
-        assert_eq!(millis(Duration::from_micros(1)), "1 ms");
+        assert_eq!(millis(Duration::ZERO), "1 ms");
     }
 
     #[test]

@@ -264,8 +264,8 @@ impl Output {
     /// Nothing more will be shown: leaves the terminal as a shell expects it.
     pub(crate) fn finish(&mut self) {
         // What still waits for its second half is told without.
-        let long_ago = Instant::now() + LINE_EVERY;
-        for sentence in self.narrator.due(long_ago) {
+        let later = Instant::now() + LINE_EVERY;
+        for sentence in self.narrator.due(later) {
             self.tell(&sentence);
         }
         if let Some(trace) = &mut self.trace {
