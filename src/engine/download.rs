@@ -5,7 +5,7 @@
 //! Called by `transfer`. Sources: BEP 3 (pipelining), libtorrent `request_queue_time` for the idea of
 //! a window in time; values in `tuning`.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::rate::Rate;
@@ -15,8 +15,20 @@ use crate::content::PieceIndex;
 /// Time after which an answer is taken as never coming when the peer has shown no rate.
 const NEVER: Duration = Duration::from_secs(3_600);
 
-/// Suggestions remembered per peer.
-const SUGGESTED_MAX: usize = 16;
+/// How a request comes along.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Progress {
+    /// It is surely not being sent yet: the peer told us to wait, or others come before it.
+    Waits {
+        /// Until it is here.
+        left: Duration,
+    },
+    /// Its bytes arrive, or ought to by now.
+    Arrives {
+        /// Until it is here; zero while it is too early to tell.
+        left: Duration,
+    },
+}
 
 /// One request.
 #[derive(Clone, Copy, Debug)]
@@ -49,7 +61,6 @@ pub(super) struct Download {
     suspect_since: Option<Time>,
     /// The peer said `Queued` and has sent no byte since: nothing of ours is in service.
     told_to_wait: bool,
-    suggested: VecDeque<PieceIndex>,
     rate: Rate,
 }
 
@@ -69,7 +80,6 @@ impl Download {
             busy_since: now,
             suspect_since: None,
             told_to_wait: false,
-            suggested: VecDeque::new(),
             rate: Rate::default(),
         }
     }
@@ -95,6 +105,10 @@ impl Download {
 
     pub(super) fn has_asked(&self, piece: PieceIndex) -> bool {
         self.asked.contains_key(&piece)
+    }
+
+    pub(super) fn relies_on(&self, piece: PieceIndex) -> bool {
+        self.asked.get(&piece).is_some_and(|asked| asked.relied)
     }
 
     pub(super) fn ask(&mut self, now: Time, piece: PieceIndex, len: u32) {
@@ -154,14 +168,12 @@ impl Download {
         self.relied_count
     }
 
-    pub(super) fn suggest(&mut self, piece: PieceIndex) {
-        if self.suggested.len() < SUGGESTED_MAX {
-            self.suggested.push_back(piece);
-        }
-    }
-
-    pub(super) fn take_suggestion(&mut self) -> Option<PieceIndex> {
-        self.suggested.pop_front()
+    /// Whether a piece that the peer suggests may be asked of it beyond its window.
+    pub(super) fn has_room_for_suggestion(&self, len: u32) -> bool {
+        let beyond = u64::from(tuning::SUGGESTED_BEYOND_WINDOW) * u64::from(len);
+        self.relied_count < tuning::REQUESTS_MAX
+            && (self.relied_count < tuning::WINDOW_PIECES_MIN + tuning::SUGGESTED_BEYOND_WINDOW
+                || self.relied_bytes + u64::from(len) <= self.window_bytes + beyond)
     }
 
     // -- arrivals ---------------------------------------------------------------------------------
@@ -223,6 +235,14 @@ impl Download {
 
     // -- judgement --------------------------------------------------------------------------------
 
+    /// We were not there to hear anything: silence is counted from now on.
+    pub(super) fn forgive(&mut self, now: Time) {
+        self.last_heard = now;
+        if let Some(since) = &mut self.suspect_since {
+            *since = now;
+        }
+    }
+
     pub(super) fn is_suspect(&self) -> bool {
         self.suspect_since.is_some()
     }
@@ -236,15 +256,16 @@ impl Download {
         adaptive.clamp(tuning::SILENCE_MIN, tuning::SILENCE_MAX)
     }
 
-    /// When this peer is to be judged silent if nothing is heard until then.
-    pub(super) fn silence_deadline(&self) -> Option<Time> {
-        let waiting = self.relied_count > 0 && self.suspect_since.is_none();
-        waiting.then(|| self.last_heard.max(self.busy_since) + self.silence_limit())
-    }
-
-    /// When the session with this suspect is to end.
-    pub(super) fn parting_deadline(&self) -> Option<Time> {
-        self.suspect_since.map(|since| since + tuning::SUSPECT_MAX)
+    /// When this peer is to be judged silent, or its session is to end because it was, if nothing is
+    /// heard until then.
+    pub(super) fn deadline(&self) -> Option<Time> {
+        match self.suspect_since {
+            Some(since) => Some(since + tuning::SUSPECT_MAX),
+            None if self.relied_count > 0 => {
+                Some(self.last_heard.max(self.busy_since) + self.silence_limit())
+            }
+            None => None,
+        }
     }
 
     /// How long until a piece of `len` bytes would be here if it were asked of this peer now.
@@ -258,40 +279,44 @@ impl Download {
         span(bytes, rate)
     }
 
-    /// How long until `piece` is here: from its own speed when its bytes are arriving, else from the
-    /// pieces asked before it and the rate of the peer. Zero while it is too early to tell.
-    pub(super) fn time_for_asked(&self, now: Time, piece: PieceIndex) -> Duration {
-        let Some(asked) = self.asked.get(&piece) else {
-            return NEVER;
-        };
+    /// How `piece` comes along: by its own speed when its bytes are arriving, else by the pieces asked
+    /// before it and the rate of the peer. `None` when it was not asked, or nothing can be said yet.
+    pub(super) fn progress(&self, now: Time, piece: PieceIndex) -> Option<Progress> {
+        let asked = *self.asked.get(&piece)?;
         if let Some(began) = asked.began {
             let served = now.duration_since(began);
-            let left = u64::from(asked.len - asked.received);
             if served < tuning::JUDGE_AFTER {
-                return Duration::ZERO;
+                return Some(Progress::Arrives {
+                    left: Duration::ZERO,
+                });
             }
-            let micros = u128::from(left) * served.as_micros() / u128::from(asked.received.max(1));
-            return Duration::from_micros(micros as u64).min(NEVER);
+            let left = u128::from(asked.len - asked.received);
+            let micros = left * served.as_micros() / u128::from(asked.received.max(1));
+            let left = Duration::from_micros(u64::try_from(micros).unwrap_or(u64::MAX)).min(NEVER);
+            return Some(Progress::Arrives { left });
         }
         let rate = self.rate.bytes_per_sec(now);
-        if rate == 0 {
-            let age = now.duration_since(asked.at);
-            return if age > tuning::RATE_SPAN { NEVER } else { age };
-        }
-        let ahead: u64 = self
-            .ahead_of(piece, *asked)
-            .map(|(_, entry)| u64::from(entry.len - entry.received))
-            .sum();
-        span(ahead + u64::from(asked.len), rate)
-    }
-
-    /// Whether `piece` is surely not being sent yet: the peer told us to wait, or others come before it.
-    pub(super) fn surely_waits(&self, piece: PieceIndex) -> bool {
-        let Some(asked) = self.asked.get(&piece) else {
-            return false;
+        let age = now.duration_since(asked.at);
+        let mut ahead = self.ahead_of(piece, asked).peekable();
+        let is_next = ahead.peek().is_none();
+        let left = match rate {
+            0 if age > tuning::RATE_SPAN => NEVER,
+            0 => age,
+            rate => span(
+                ahead
+                    .map(|(_, entry)| u64::from(entry.len - entry.received))
+                    .sum::<u64>()
+                    + u64::from(asked.len),
+                rate,
+            ),
         };
-        asked.began.is_none()
-            && (self.told_to_wait || self.ahead_of(piece, *asked).nth(1).is_some())
+        if self.told_to_wait || self.ahead_of(piece, asked).nth(1).is_some() {
+            Some(Progress::Waits { left })
+        } else if is_next && rate == 0 && age > tuning::RATE_SPAN {
+            Some(Progress::Arrives { left })
+        } else {
+            None
+        }
     }
 
     fn ahead_of(
@@ -374,31 +399,25 @@ mod tests {
     #[test]
     fn a_peer_without_requests_is_never_silent() {
         let (download, _) = steady(3, 50);
-        assert_eq!(download.silence_deadline(), None);
+        assert_eq!(download.deadline(), None);
     }
 
     #[test]
     fn silence_is_counted_from_the_first_request_after_a_pause() {
         let (mut download, _) = steady(3, 50);
         download.ask(at(60_000), piece(9), LEN);
-        assert_eq!(
-            download.silence_deadline(),
-            Some(at(60_000) + tuning::SILENCE_MIN)
-        );
+        assert_eq!(download.deadline(), Some(at(60_000) + tuning::SILENCE_MIN));
     }
 
     #[test]
     fn a_slow_peer_gets_more_patience_but_not_endless() {
         let (mut download, now) = steady(20, 400);
         download.ask(now, piece(90), LEN);
-        let patience = download
-            .silence_deadline()
-            .expect("waiting")
-            .duration_since(now);
+        let patience = download.deadline().expect("waiting").duration_since(now);
         assert!(patience > tuning::SILENCE_MIN, "{patience:?}");
         let (mut slower, now) = steady(20, 5_000);
         slower.ask(now, piece(90), LEN);
-        assert_eq!(slower.silence_deadline(), Some(now + tuning::SILENCE_MAX));
+        assert_eq!(slower.deadline(), Some(now + tuning::SILENCE_MAX));
     }
 
     #[test]
@@ -406,12 +425,9 @@ mod tests {
         let mut download = Download::new(at(0), LEN);
         download.ask(at(0), piece(0), LEN);
         download.become_suspect(at(1_000));
-        assert_eq!(
-            download.parting_deadline(),
-            Some(at(1_000) + tuning::SUSPECT_MAX)
-        );
+        assert_eq!(download.deadline(), Some(at(1_000) + tuning::SUSPECT_MAX));
         assert!(download.on_life(at(1_100)));
-        assert_eq!(download.parting_deadline(), None);
+        assert!(!download.is_suspect());
         assert!(!download.on_life(at(1_200)), "only the first frame is news");
     }
 
@@ -433,29 +449,52 @@ mod tests {
     fn only_a_piece_that_surely_waits_may_be_moved() {
         let mut download = Download::new(at(0), LEN);
         (0..3).for_each(|index| download.ask(at(0), piece(index), LEN));
-        assert!(!download.surely_waits(piece(0)) && !download.surely_waits(piece(1)));
-        assert!(download.surely_waits(piece(2)), "two others come before it");
+        let waits = |download: &Download, index| {
+            let progress = download.progress(at(10), piece(index));
+            matches!(progress, Some(Progress::Waits { .. }))
+        };
+        assert!(!waits(&download, 0) && !waits(&download, 1));
+        assert!(waits(&download, 2), "two others come before it");
         download.on_queued();
-        assert!(download.surely_waits(piece(0)));
+        assert!(waits(&download, 0));
         download.on_bytes(at(9), piece(1), 10);
-        assert!(!download.surely_waits(piece(0)) && !download.surely_waits(piece(1)));
+        assert!(!waits(&download, 0) && !waits(&download, 1));
+    }
+
+    #[test]
+    fn a_request_that_never_begins_at_a_peer_that_lives_is_late() {
+        let mut download = Download::new(at(0), LEN);
+        download.ask(at(0), piece(0), LEN);
+        let later = at(0) + tuning::RATE_SPAN + Duration::from_millis(1);
+        download.on_life(later);
+        let expected = Some(Progress::Arrives { left: NEVER });
+        assert_eq!(download.progress(later, piece(0)), expected);
     }
 
     #[test]
     fn a_piece_in_service_at_a_peer_gone_slow_is_expected_late() {
         let (mut download, now) = steady(40, 50);
         download.ask(now, piece(50), LEN);
-        let soon = download.time_for_asked(now, piece(50));
-        assert!(soon < Duration::from_millis(100), "{soon:?}");
+        assert_eq!(
+            download.progress(now, piece(50)),
+            None,
+            "nothing can be said yet"
+        );
         let later = now + Duration::from_secs(4);
         download.on_life(later);
         download.on_bytes(later, piece(50), 1);
         assert_eq!(
-            download.time_for_asked(later, piece(50)),
-            Duration::ZERO,
+            download.progress(later, piece(50)),
+            Some(Progress::Arrives {
+                left: Duration::ZERO
+            }),
             "too early to tell"
         );
         let judged = later + Duration::from_secs(1);
-        assert!(download.time_for_asked(judged, piece(50)) > Duration::from_secs(3_000));
+        let progress = download.progress(judged, piece(50));
+        let Some(Progress::Arrives { left }) = progress else {
+            panic!("{progress:?}");
+        };
+        assert!(left > Duration::from_secs(3_000), "{left:?}");
     }
 }

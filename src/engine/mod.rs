@@ -13,11 +13,16 @@
 //! The states of pieces and peers are tabled in `STATES.md` in this folder.
 #![doc = include_str!("STATES.md")]
 
+mod asking;
 mod download;
+mod fresh;
+mod messages;
 mod peers;
 mod pieces;
 mod rate;
 mod reroute;
+mod serving;
+mod slots;
 mod status;
 mod transfer;
 pub mod tuning;

@@ -288,6 +288,11 @@ impl Pieces {
         f64::from(least + self.full_peers) + more as f64 / f64::from(self.count())
     }
 
+    /// Connected peers that hold `piece`, those that hold everything not counted.
+    pub(super) fn holders(&self, piece: PieceIndex) -> u32 {
+        u32::from(self.availability[piece.as_usize()])
+    }
+
     pub(super) fn peer_joins(&mut self, holdings: &Holdings) {
         match holdings {
             Holdings::All => self.full_peers += 1,

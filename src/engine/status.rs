@@ -2,7 +2,8 @@
 //!
 //! Plain values, made by [`super::Transfer::status`]; nothing here is serialised or kept.
 
-use super::PeerKey;
+use super::transfer::{Peer, Transfer};
+use super::{PeerKey, Rate, Time};
 
 /// What a peer is doing for us.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -61,4 +62,41 @@ pub struct Status {
     pub sent: u64,
     /// The connected peers.
     pub peers: Vec<PeerStatus>,
+}
+
+impl Transfer {
+    /// A picture of the transfer at `now`.
+    pub fn status(&self, now: Time) -> Status {
+        let count = self.pieces.count();
+        let peer_status = |(key, peer): (&PeerKey, &Peer)| PeerStatus {
+            peer: *key,
+            holds: peer.holdings.count(count),
+            activity: match (peer.download.is_suspect(), peer.download.relied_count()) {
+                (true, _) => PeerActivity::Suspect,
+                (false, 0) => PeerActivity::Idle,
+                (false, _) => PeerActivity::Asked,
+            },
+            asked: peer.download.relied_count(),
+            waiting: self.upload.waiting_of(*key),
+            down_per_sec: peer.download.rate().bytes_per_sec(now),
+            up_per_sec: self
+                .upload
+                .rate_of(*key)
+                .map_or(0, |rate| rate.bytes_per_sec(now)),
+            received: peer.download.rate().total(),
+            sent: self.upload.rate_of(*key).map_or(0, Rate::total),
+        };
+        Status {
+            held: self.pieces.held().count(),
+            pieces: count,
+            complete: self.pieces.is_complete(),
+            pulled: self.upload.is_pulled(),
+            without_holder: self.pieces.without_holder(),
+            copies: self.pieces.copies(),
+            down_per_sec: self.rate.bytes_per_sec(now),
+            up_per_sec: self.upload.rate().bytes_per_sec(now),
+            sent: self.upload.rate().total(),
+            peers: self.peers.iter().map(peer_status).collect(),
+        }
+    }
 }

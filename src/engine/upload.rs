@@ -1,20 +1,28 @@
 //! Whom to serve next, with which piece.
 //!
-//! Holds the requests of others, bounded per peer, and gives turns: few peers at a time, a turn being
-//! one piece or [`TURN_BYTES`] of small ones. Among leechers the peer to whom we owe most comes first,
-//! with an optimistic share for newcomers; as a seed the most deprived and the longest waiting take
-//! turns. A full source sends every piece once before any twice as far as the requests allow. Takes plain
-//! numbers; reads nothing. Called by `transfer`. Sources: FairTorrent (debt), BEP 16 (first copies),
-//! `../design` figures for few uploads at once are in `tuning`.
+//! Holds the requests of others, bounded per peer, and gives turns: few peers at a time, one more only
+//! while that makes the whole faster (`slots`), a turn being one piece or about [`TURN_BYTES_MIN`] of small ones.
+//! Among leechers the peer to whom we owe most comes first, with an optimistic share for newcomers; as a
+//! seed the most deprived and the longest waiting take turns, and pieces that nobody else holds go out
+//! once before any goes twice (`fresh`). Takes plain numbers; reads nothing. Called by `transfer`.
+//! Sources: FairTorrent (debt), BEP 16 (first copies).
 
 use std::collections::{BTreeMap, VecDeque};
 
+use super::fresh::{Fresh, PROMISED_ELSEWHERE};
 use super::rate::Rate;
-use super::{PeerKey, Time, tuning};
+use super::slots::Slots;
+use super::{PeerKey, Random, Time, tuning};
 use crate::content::PieceIndex;
 
-/// Bytes of small pieces that make one turn, and that may be in service for a peer at once.
-const TURN_BYTES: u64 = 512 * 1024;
+/// Fewest and most bytes of small pieces that make one turn, and that may be in service for a peer at
+/// once. Short turns let receivers forward soon; long ones keep a fast uplink busy between two answers
+/// of the driver.
+const TURN_BYTES_MIN: u64 = 64 * 1024;
+const TURN_BYTES_MAX: u64 = 4 * 1024 * 1024;
+
+/// A turn lasts about one part in this many of a second at the present rate.
+const TURNS_PER_SEC: u64 = 16;
 
 /// Small pieces in service for a peer at once.
 const SERVICE_PIECES_MAX: usize = 64;
@@ -28,15 +36,40 @@ pub(super) struct Standing {
     pub(super) holds: u32,
 }
 
+/// What the choice of a service depends on beside the requests.
+pub(super) trait View {
+    /// Whether we hold everything.
+    fn is_seed(&self) -> bool;
+    /// Length of a piece in bytes.
+    fn len_of(&self, piece: PieceIndex) -> u32;
+    /// Connected peers that hold a piece, other seeds not counted.
+    fn holders(&self, piece: PieceIndex) -> u32;
+    /// What is known of a peer.
+    fn standing(&self, peer: PeerKey) -> Standing;
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Service {
+    piece: PieceIndex,
+    /// The driver was told to stop it, which it has not confirmed.
+    stops: bool,
+}
+
 #[derive(Debug)]
 struct Queue {
     waiting: VecDeque<PieceIndex>,
-    service: Vec<PieceIndex>,
+    service: Vec<Service>,
     service_bytes: u64,
+    /// Pieces taken into service in all.
+    taken: u32,
     turn_bytes: u64,
     last_turn: Time,
     last_taken: Time,
+    /// When the piece that is being sent became the first in service.
+    first_since: Time,
     last_said: Time,
+    /// The peer was told that its requests wait, and not told otherwise since.
+    told_to_wait: bool,
     rate: Rate,
 }
 
@@ -55,17 +88,18 @@ pub(super) enum Cancelled {
 #[derive(Debug)]
 pub(super) struct Upload {
     queues: BTreeMap<PeerKey, Queue>,
-    /// How often each piece was taken into service.
-    served: Vec<u16>,
+    fresh: Fresh,
+    slots: Slots,
     turns: u32,
     rate: Rate,
 }
 
 impl Upload {
-    pub(super) fn new(piece_count: u32) -> Self {
+    pub(super) fn new(piece_count: u32, random: &mut Random) -> Self {
         Self {
             queues: BTreeMap::new(),
-            served: vec![0; piece_count as usize],
+            fresh: Fresh::new(piece_count, random),
+            slots: Slots::default(),
             turns: 0,
             rate: Rate::default(),
         }
@@ -76,17 +110,23 @@ impl Upload {
             waiting: VecDeque::new(),
             service: Vec::new(),
             service_bytes: 0,
+            taken: 0,
             turn_bytes: 0,
             last_turn: now,
             last_taken: now,
+            first_since: now,
             last_said: now,
+            told_to_wait: false,
             rate: Rate::default(),
         };
         self.queues.insert(peer, queue);
     }
 
     pub(super) fn peer_leaves(&mut self, peer: PeerKey) {
-        self.queues.remove(&peer);
+        if let Some(queue) = self.queues.remove(&peer) {
+            let undelivered = queue.service.iter().map(|service| service.piece);
+            self.fresh.peer_leaves(peer, undelivered);
+        }
     }
 
     /// Takes a request; false when the peer has too many waiting.
@@ -94,16 +134,18 @@ impl Upload {
         let Some(queue) = self.queues.get_mut(&peer) else {
             return true;
         };
-        if queue.waiting.contains(&piece) || queue.service.contains(&piece) {
+        let is_served = |service: &Service| service.piece == piece && !service.stops;
+        if queue.waiting.contains(&piece) || queue.service.iter().any(is_served) {
             return true;
         }
         if queue.waiting.len() >= tuning::REQUESTS_MAX as usize {
             return false;
         }
-        if queue.waiting.is_empty() && queue.service.is_empty() {
+        if !queue.is_busy() {
             queue.last_said = now;
         }
         queue.waiting.push_back(piece);
+        self.fresh.on_request(peer, piece);
         true
     }
 
@@ -113,12 +155,16 @@ impl Upload {
         };
         if let Some(at) = queue.waiting.iter().position(|waiting| *waiting == piece) {
             queue.waiting.remove(at);
+            self.fresh.on_cancel(peer, piece);
             return Cancelled::Waiting;
         }
-        if queue.service.contains(&piece) {
-            Cancelled::InService
-        } else {
-            Cancelled::Unknown
+        let mut service = queue.service.iter_mut();
+        match service.find(|service| service.piece == piece && !service.stops) {
+            Some(service) => {
+                service.stops = true;
+                Cancelled::InService
+            }
+            None => Cancelled::Unknown,
         }
     }
 
@@ -137,6 +183,7 @@ impl Upload {
 
     pub(super) fn on_sent(&mut self, now: Time, peer: PeerKey, bytes: u32) {
         self.rate.add(now, u64::from(bytes));
+        self.slots.on_sent(bytes);
         if let Some(queue) = self.queues.get_mut(&peer) {
             queue.last_taken = now;
             queue.last_said = now;
@@ -144,101 +191,134 @@ impl Upload {
         }
     }
 
-    pub(super) fn on_ended(&mut self, peer: PeerKey, piece: PieceIndex, len: u32) {
+    /// A service ended; `len` is the length of the piece, `is_whole` whether all of it was sent.
+    pub(super) fn on_ended(
+        &mut self,
+        now: Time,
+        peer: PeerKey,
+        piece: PieceIndex,
+        len: u32,
+        is_whole: bool,
+    ) {
+        if !is_whole {
+            self.fresh.on_unsent(piece);
+        }
         let Some(queue) = self.queues.get_mut(&peer) else {
             return;
         };
-        if let Some(at) = queue.service.iter().position(|serving| *serving == piece) {
+        let ended = |service: &Service| service.piece == piece;
+        if let Some(at) = queue.service.iter().position(ended) {
             queue.service.remove(at);
+            queue.first_since = now;
             queue.service_bytes -= u64::from(len);
         }
     }
 
-    /// The next piece to serve and to whom; it counts as in service from now on. `len_of` gives the
-    /// length of a piece in bytes, `standing` what is known of a peer, `seed` whether we hold everything.
-    pub(super) fn next(
-        &mut self,
-        now: Time,
-        seed: bool,
-        len_of: impl Fn(PieceIndex) -> u32,
-        standing: impl Fn(PeerKey) -> Standing,
-    ) -> Option<(PeerKey, PieceIndex)> {
-        let peer = self.next_peer(now, seed, standing)?;
-        let queue = self
-            .queues
-            .get_mut(&peer)
-            .expect("the peer was found in the queues");
-        let at = if seed {
-            rarest_sent(&queue.waiting, &self.served)
-        } else {
-            0
-        };
-        let piece = queue
-            .waiting
-            .remove(at)
-            .expect("a peer is chosen only while it waits");
-        let len = u64::from(len_of(piece));
+    /// The next piece to serve and to whom; it counts as in service from now on.
+    pub(super) fn next(&mut self, now: Time, view: &impl View) -> Option<(PeerKey, PieceIndex)> {
+        let peer = self.next_peer(now, view)?;
+        let queue = self.queues.get_mut(&peer)?;
+        let at = self.fresh.choose(peer, &queue.waiting, view)?.1;
+        let piece = queue.waiting.remove(at)?;
+        let len = u64::from(view.len_of(piece));
         if queue.service.is_empty() {
             queue.last_taken = now;
+            queue.first_since = now;
         }
-        queue.service.push(piece);
+        queue.service.push(Service {
+            piece,
+            stops: false,
+        });
         queue.service_bytes += len;
+        queue.taken += 1;
         queue.turn_bytes += len;
-        self.served[piece.as_usize()] = self.served[piece.as_usize()].saturating_add(1);
+        self.fresh.on_served(piece);
         Some((peer, piece))
     }
 
-    fn next_peer(
-        &mut self,
-        now: Time,
-        seed: bool,
-        standing: impl Fn(PeerKey) -> Standing,
-    ) -> Option<PeerKey> {
-        let others_wait = self
-            .queues
-            .values()
-            .any(|queue| queue.is_waiting_for_turn());
+    fn next_peer(&mut self, now: Time, view: &impl View) -> Option<PeerKey> {
+        if self.queues.values().all(|queue| queue.waiting.is_empty()) {
+            return None;
+        }
+        // A seed passes over who waits only for repeats while others wait for first copies.
+        let has_first = |peer: &PeerKey, queue: &Queue| {
+            let best = self.fresh.choose(*peer, &queue.waiting, view);
+            best.is_some_and(|(rank, _)| rank <= PROMISED_ELSEWHERE) && !queue.hides(*peer, view)
+        };
+        let firsts = view.is_seed()
+            && (self.fresh.is_suggesting(now)
+                || self
+                    .queues
+                    .iter()
+                    .any(|(peer, queue)| queue.service.is_empty() && has_first(peer, queue)));
+        let is_asking = |peer: &PeerKey, queue: &Queue| {
+            !queue.waiting.is_empty() && (!firsts || has_first(peer, queue))
+        };
+        let waits =
+            |(peer, queue): &(&PeerKey, &Queue)| queue.service.is_empty() && is_asking(peer, queue);
+        let others_wait = self.queues.iter().any(|entry| waits(&entry));
+        let per_turn = self.rate.bytes_per_sec(now) / TURNS_PER_SEC;
+        let turn_bytes = per_turn.clamp(TURN_BYTES_MIN, TURN_BYTES_MAX);
+        // A peer in its turn keeps its pipe filled; beyond its turn only while nobody else waits.
+        let more = |peer: &PeerKey, queue: &Queue| {
+            let deep = queue.service.len() < tuning::SERVICE_DEPTH
+                || (queue.service.len() < SERVICE_PIECES_MAX && queue.service_bytes < turn_bytes);
+            let in_turn = queue.turn_bytes < turn_bytes || !others_wait;
+            !queue.service.is_empty() && deep && in_turn && is_asking(peer, queue)
+        };
+        if let Some((peer, _)) = self.queues.iter().find(|(peer, queue)| more(peer, queue)) {
+            return Some(*peer);
+        }
         let served = self
             .queues
             .values()
             .filter(|queue| queue.is_served(now))
             .count();
-        // A peer in its turn keeps its pipe filled; beyond its turn only while nobody else waits.
-        let more = |queue: &Queue| {
-            let deep = queue.service.len() < tuning::SERVICE_DEPTH
-                || (queue.service.len() < SERVICE_PIECES_MAX && queue.service_bytes < TURN_BYTES);
-            let in_turn = queue.turn_bytes < TURN_BYTES || !others_wait;
-            !queue.service.is_empty() && !queue.waiting.is_empty() && deep && in_turn
-        };
-        if let Some((peer, _)) = self.queues.iter().find(|(_, queue)| more(queue)) {
-            return Some(*peer);
-        }
-        if !others_wait || served >= tuning::SERVED_PEERS {
+        if !others_wait || served >= self.slots.count() {
             return None;
         }
-        self.turns = self.turns.wrapping_add(1);
-        let waiting = self
-            .queues
-            .iter()
-            .filter(|(_, queue)| queue.is_waiting_for_turn());
+        let turns = self.turns.wrapping_add(1);
+        let waiting = self.queues.iter().filter(waits);
         let by_wait = |(peer, queue): &(&PeerKey, &Queue)| (queue.last_turn, **peer);
-        let optimistic = self.turns % tuning::OPTIMISTIC_TURN == 0;
-        let chosen = match (seed, optimistic || (seed && self.turns % 2 == 0)) {
-            (_, true) => waiting.min_by_key(by_wait),
-            (true, false) => waiting.min_by_key(|entry| (standing(*entry.0).holds, by_wait(entry))),
-            (false, false) => waiting.min_by_key(|entry| {
+        let is_optimistic = turns.is_multiple_of(tuning::OPTIMISTIC_TURN);
+        let chosen = if is_optimistic || view.is_seed() && turns.is_multiple_of(2) {
+            waiting.min_by_key(by_wait)
+        } else if view.is_seed() {
+            // What it took counts as well as what it says it has: who hides its pieces is not deprived.
+            waiting.min_by_key(|entry| {
+                let has = view.standing(*entry.0).holds.max(entry.1.taken);
+                (has, by_wait(entry))
+            })
+        } else {
+            waiting.min_by_key(|entry| {
                 let sent = i128::from(entry.1.rate.total());
-                (sent - i128::from(standing(*entry.0).gave), by_wait(entry))
-            }),
+                (
+                    sent - i128::from(view.standing(*entry.0).gave),
+                    by_wait(entry),
+                )
+            })
         };
         let peer = *chosen?.0;
-        let queue = self
-            .queues
-            .get_mut(&peer)
-            .expect("the peer was found in the queues");
+        self.turns = turns;
+        let queue = self.queues.get_mut(&peer)?;
         queue.last_turn = now;
         queue.turn_bytes = 0;
         Some(peer)
+    }
+
+    /// Pieces that peers are to be told to ask for, so that every first copy finds a taker.
+    pub(super) fn suggestions(
+        &mut self,
+        now: Time,
+        view: &impl View,
+    ) -> Vec<(PeerKey, PieceIndex)> {
+        if !view.is_seed() {
+            return Vec::new();
+        }
+        let is_asking =
+            |(peer, queue): &(&PeerKey, &Queue)| queue.is_busy() && !queue.hides(**peer, view);
+        let asking = self.queues.iter().filter(is_asking).map(|(peer, _)| *peer);
+        self.fresh.suggest(now, asking, view)
     }
 
     /// Peers that wait and were told nothing for a heartbeat, with the piece in service for them if
@@ -248,32 +328,41 @@ impl Upload {
         for (peer, queue) in &mut self.queues {
             if queue.is_busy() && now >= queue.last_said + tuning::HEARTBEAT {
                 queue.last_said = now;
-                due.push((*peer, queue.service.first().copied()));
+                queue.told_to_wait = queue.service.is_empty();
+                due.push((*peer, queue.service.first().map(|service| service.piece)));
             }
         }
         due
     }
 
+    /// Whether `peer`, whose piece is about to be sent, still believes that it waits.
+    pub(super) fn ends_wait(&mut self, peer: PeerKey) -> bool {
+        self.queues
+            .get_mut(&peer)
+            .is_some_and(|queue| std::mem::take(&mut queue.told_to_wait))
+    }
+
+    /// Learns from the passing of time; to be called before [`Upload::next`].
+    pub(super) fn on_time(&mut self, now: Time) {
+        let is_wanted = self.queues.values().any(Queue::is_waiting_for_turn);
+        self.slots.on_time(now, is_wanted);
+        self.fresh.on_time(now);
+    }
+
     /// The next moment at which something here changes by time alone.
     pub(super) fn deadline(&self, now: Time) -> Option<Time> {
-        let mut next = self
-            .queues
-            .values()
-            .filter(|queue| queue.is_busy())
-            .map(|queue| queue.last_said + tuning::HEARTBEAT)
-            .min();
-        if self
-            .queues
-            .values()
-            .any(|queue| queue.is_waiting_for_turn())
-        {
-            let stuck = self.queues.values().filter(|queue| queue.is_served(now));
-            let freed = stuck
-                .map(|queue| queue.last_taken + tuning::SERVICE_STUCK)
-                .min();
-            next = [next, freed].into_iter().flatten().min();
+        let busy = self.queues.values().filter(|queue| queue.is_busy());
+        let said = busy.map(|queue| queue.last_said + tuning::HEARTBEAT).min();
+        if !self.queues.values().any(Queue::is_waiting_for_turn) {
+            return said;
         }
-        next
+        let served = self.queues.values().filter(|queue| queue.is_served(now));
+        let freed = served.map(Queue::stuck_at).min();
+        let slots = self.slots.deadline();
+        [said, freed, slots, self.fresh.deadline()]
+            .into_iter()
+            .flatten()
+            .min()
     }
 
     /// Whether somebody waits for pieces or is being served.
@@ -282,9 +371,8 @@ impl Upload {
     }
 
     pub(super) fn waiting_of(&self, peer: PeerKey) -> u32 {
-        self.queues.get(&peer).map_or(0, |queue| {
-            (queue.waiting.len() + queue.service.len()) as u32
-        })
+        let waiting = |queue: &Queue| (queue.waiting.len() + queue.service.len()) as u32;
+        self.queues.get(&peer).map_or(0, waiting)
     }
 
     pub(super) fn rate_of(&self, peer: PeerKey) -> Option<&Rate> {
@@ -301,28 +389,31 @@ impl Queue {
         !self.waiting.is_empty() || !self.service.is_empty()
     }
 
+    /// Whether the peer says much less of its pieces than we sent it: a first copy is lost on it.
+    fn hides(&self, peer: PeerKey, view: &impl View) -> bool {
+        self.taken >= tuning::HIDDEN_PIECES_MIN && view.standing(peer).holds < self.taken / 2
+    }
+
     fn is_waiting_for_turn(&self) -> bool {
         !self.waiting.is_empty() && self.service.is_empty()
     }
 
     /// Whether it takes one of the places: being served and not stuck.
     fn is_served(&self, now: Time) -> bool {
-        !self.service.is_empty() && now < self.last_taken + tuning::SERVICE_STUCK
+        !self.service.is_empty() && now < self.stuck_at()
     }
-}
 
-/// Place of the waiting piece that was taken into service least often, the first of equals.
-fn rarest_sent(waiting: &VecDeque<PieceIndex>, served: &[u16]) -> usize {
-    let least = waiting
-        .iter()
-        .enumerate()
-        .min_by_key(|(at, piece)| (served[piece.as_usize()], *at));
-    least.map_or(0, |(at, _)| at)
+    fn stuck_at(&self) -> Time {
+        let silent = self.last_taken + tuning::SERVICE_STUCK;
+        silent.min(self.first_since + tuning::SERVICE_LONG)
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use std::time::Duration;
+
+    use rand::SeedableRng;
 
     use super::*;
 
@@ -332,8 +423,48 @@ mod tests {
         Time::from_start(Duration::from_millis(millis))
     }
 
+    struct Swarm {
+        seed: bool,
+        len: u32,
+        best: Option<PeerKey>,
+    }
+
+    impl View for Swarm {
+        fn is_seed(&self) -> bool {
+            self.seed
+        }
+
+        fn len_of(&self, _: PieceIndex) -> u32 {
+            self.len
+        }
+
+        fn holders(&self, _: PieceIndex) -> u32 {
+            0
+        }
+
+        fn standing(&self, peer: PeerKey) -> Standing {
+            let gave = if self.best == Some(peer) { 1 << 30 } else { 0 };
+            Standing { gave, holds: 0 }
+        }
+    }
+
+    const SEED: Swarm = Swarm {
+        seed: true,
+        len: LEN,
+        best: None,
+    };
+    const LEECHER: Swarm = Swarm {
+        seed: false,
+        len: LEN,
+        best: None,
+    };
+
+    fn empty() -> Upload {
+        Upload::new(1_000, &mut Random::seed_from_u64(5))
+    }
+
     fn upload(peers: u32, requests: std::ops::Range<u32>) -> Upload {
-        let mut upload = Upload::new(1_000);
+        let mut upload = empty();
         for peer in (0..peers).map(PeerKey) {
             upload.peer_joins(at(0), peer);
             for piece in requests.clone() {
@@ -343,12 +474,8 @@ mod tests {
         upload
     }
 
-    fn equal(_: PeerKey) -> Standing {
-        Standing { gave: 0, holds: 0 }
-    }
-
-    fn drain(upload: &mut Upload, now: Time, seed: bool) -> Vec<(PeerKey, PieceIndex)> {
-        std::iter::from_fn(|| upload.next(now, seed, |_| LEN, equal)).collect()
+    fn drain(upload: &mut Upload, now: Time, swarm: &Swarm) -> Vec<(PeerKey, PieceIndex)> {
+        std::iter::from_fn(|| upload.next(now, swarm)).collect()
     }
 
     #[test]
@@ -357,17 +484,17 @@ mod tests {
         let mut seen = std::collections::BTreeSet::new();
         for step in 0..24 {
             let now = at(step * 100);
-            let batch = drain(&mut upload, now, true);
+            let batch = drain(&mut upload, now, &SEED);
             let busy = upload
                 .queues
                 .values()
                 .filter(|queue| !queue.service.is_empty())
                 .count();
-            assert!(busy <= tuning::SERVED_PEERS);
+            assert!(busy <= tuning::SERVED_PEERS_MIN);
             seen.extend(batch.iter().map(|(peer, _)| *peer));
             for (peer, piece) in batch {
                 upload.on_sent(now, peer, LEN);
-                upload.on_ended(peer, piece, LEN);
+                upload.on_ended(now, peer, piece, LEN, true);
             }
         }
         assert_eq!(seen.len(), 8);
@@ -379,8 +506,8 @@ mod tests {
         let mut upload = upload(2, 0..6);
         let mut first = Vec::new();
         while first.len() < 6 {
-            for (peer, piece) in drain(&mut upload, at(0), true) {
-                upload.on_ended(peer, piece, LEN);
+            for (peer, piece) in drain(&mut upload, at(0), &SEED) {
+                upload.on_ended(at(0), peer, piece, LEN, true);
                 first.push(piece.get());
             }
         }
@@ -391,41 +518,35 @@ mod tests {
 
     #[test]
     fn a_peer_that_takes_nothing_does_not_hold_a_place() {
-        let mut upload = upload(tuning::SERVED_PEERS as u32 + 1, 0..2);
-        let batch = drain(&mut upload, at(0), true);
+        let mut upload = upload(tuning::SERVED_PEERS_MIN as u32 + 1, 0..2);
+        let batch = drain(&mut upload, at(0), &SEED);
         let stuck = batch[0].0;
         for (peer, _) in &batch {
             if *peer != stuck {
                 upload.on_sent(at(900), *peer, 1);
             }
         }
-        assert_eq!(upload.next(at(900), true, |_| LEN, equal), None);
+        assert_eq!(upload.next(at(900), &SEED), None);
         let freed = upload.deadline(at(900)).expect("somebody waits");
         assert!(freed <= at(0) + tuning::SERVICE_STUCK);
-        assert!(
-            upload
-                .next(at(0) + tuning::SERVICE_STUCK, true, |_| LEN, equal)
-                .is_some()
-        );
+        assert!(upload.next(at(0) + tuning::SERVICE_STUCK, &SEED).is_some());
     }
 
     #[test]
     fn a_leecher_first_serves_whom_it_owes_most() {
         let mut upload = upload(6, 0..2);
-        let standing = |peer: PeerKey| Standing {
-            gave: if peer.0 == 4 { 1 << 30 } else { 0 },
-            holds: 0,
+        let swarm = Swarm {
+            best: Some(PeerKey(4)),
+            ..LEECHER
         };
-        let (peer, _) = upload
-            .next(at(0), false, |_| LEN, standing)
-            .expect("all wait");
+        let (peer, _) = upload.next(at(0), &swarm).expect("all wait");
         assert_eq!(peer, PeerKey(4));
     }
 
     #[test]
     fn waiting_is_not_silence() {
         let mut upload = upload(6, 0..2);
-        drain(&mut upload, at(0), true);
+        drain(&mut upload, at(0), &SEED);
         assert_eq!(upload.heartbeats(at(100)), []);
         let due = upload.heartbeats(at(0) + tuning::HEARTBEAT);
         assert_eq!(
@@ -435,14 +556,14 @@ mod tests {
         );
         assert_eq!(
             due.iter().filter(|(_, piece)| piece.is_none()).count(),
-            6 - tuning::SERVED_PEERS
+            6 - tuning::SERVED_PEERS_MIN
         );
         assert_eq!(upload.heartbeats(at(600)), []);
     }
 
     #[test]
     fn more_requests_than_the_ceiling_are_refused() {
-        let mut upload = Upload::new(1_000);
+        let mut upload = empty();
         upload.peer_joins(at(0), PeerKey(0));
         let taken = (0..1_000)
             .filter(|piece| upload.request(at(0), PeerKey(0), PieceIndex::new(*piece)))
@@ -453,7 +574,7 @@ mod tests {
     #[test]
     fn a_cancel_finds_the_request_wherever_it_is() {
         let mut upload = upload(1, 0..9);
-        let (peer, piece) = upload.next(at(0), false, |_| LEN, equal).expect("waits");
+        let (peer, piece) = upload.next(at(0), &LEECHER).expect("waits");
         assert_eq!(upload.cancel(peer, piece), Cancelled::InService);
         assert_eq!(upload.cancel(peer, PieceIndex::new(8)), Cancelled::Waiting);
         assert_eq!(upload.cancel(peer, PieceIndex::new(8)), Cancelled::Unknown);
@@ -463,8 +584,8 @@ mod tests {
     #[test]
     fn small_pieces_share_a_turn() {
         let mut upload = upload(1, 0..200);
-        let batch: Vec<_> =
-            std::iter::from_fn(|| upload.next(at(0), true, |_| 4_096, equal)).collect();
-        assert_eq!(batch.len(), SERVICE_PIECES_MAX);
+        let small = Swarm { len: 4_096, ..SEED };
+        let batch: Vec<_> = std::iter::from_fn(|| upload.next(at(0), &small)).collect();
+        assert_eq!(batch.len() as u64 * 4_096, TURN_BYTES_MIN);
     }
 }

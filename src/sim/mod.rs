@@ -6,7 +6,9 @@
 //! here waits, reads a clock or opens anything. Called by tests and benchmarks.
 
 mod checker;
+mod happening;
 mod network;
+mod perform;
 mod report;
 mod scenario;
 mod swarm;

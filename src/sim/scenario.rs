@@ -32,6 +32,17 @@ pub enum Fault {
     },
     /// Every piece it sends is bad.
     Liar,
+    /// All its connections close, several times.
+    Flap {
+        /// When for the first time.
+        at: Duration,
+        /// From one time to the next.
+        every: Duration,
+        /// How often.
+        times: u32,
+    },
+    /// It takes and never says what it holds, so that nobody asks it for anything.
+    FreeRider,
 }
 
 /// One node.
@@ -47,6 +58,8 @@ pub struct NodePlan {
     pub down_per_sec: u64,
     /// One-way delay to the core of the network.
     pub delay: Duration,
+    /// Whether it leaves as soon as it holds everything.
+    pub leaves: bool,
     /// What goes wrong with it.
     pub faults: Vec<Fault>,
 }
@@ -76,6 +89,7 @@ impl NodePlan {
             up_per_sec,
             down_per_sec,
             delay,
+            leaves: false,
             faults: Vec::new(),
         }
     }
@@ -92,7 +106,7 @@ impl NodePlan {
         self.faults.iter().all(|fault| match fault {
             Fault::Crash { .. } | Fault::Liar => false,
             Fault::Silence { until, .. } => until.is_some(),
-            Fault::Slow { .. } => true,
+            Fault::Slow { .. } | Fault::Flap { .. } | Fault::FreeRider => true,
         })
     }
 }
@@ -149,6 +163,12 @@ impl Scenario {
                         up_per_sec: 1 + random.random_range(0..2_000),
                     }),
                     8..10 => Some(Fault::Liar),
+                    10 => Some(Fault::Flap {
+                        at,
+                        every: Duration::from_secs(1) + millis(&mut random, 9_000),
+                        times: 5,
+                    }),
+                    11 => Some(Fault::FreeRider),
                     _ => None,
                 };
                 node.faults.extend(fault);
@@ -156,7 +176,7 @@ impl Scenario {
             nodes.push(node);
         }
         let piece_count = random.random_range(1..120);
-        let piece_len = 16 * 1024 << random.random_range(0..4_u32);
+        let piece_len = (16 * 1024) << random.random_range(0..4_u32);
         Self {
             seed,
             piece_len,

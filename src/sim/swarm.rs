@@ -10,97 +10,59 @@ use std::time::Duration;
 use rand::{RngExt, SeedableRng};
 
 use super::checker::Checker;
-use super::network::{Links, Service, Slice};
+use super::happening::{Due, Happening};
+use super::network::Links;
 use super::report::{NodeReport, Report};
 use super::scenario::{Fault, Scenario};
-use crate::content::{Bitfield, Geometry, PieceIndex};
+use crate::content::{Bitfield, Geometry};
 use crate::engine::{
-    DownCause, Event, Input, Output, PeerKey, Random, ServiceEnd, Source, Time, Transfer,
-    TransferConfig,
+    DownCause, Input, PeerKey, Random, ServiceEnd, Source, Time, Transfer, TransferConfig,
 };
 use crate::wire::ShareMessage;
 
 /// Time to verify and store a piece.
-const DISK: Duration = Duration::from_millis(2);
+pub(super) const DISK: Duration = Duration::from_millis(2);
 
 /// A dial of somebody who does not answer ends after this long.
 const DIAL_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// How long a search for peers takes, and how many it finds.
-const SEARCH: Duration = Duration::from_millis(100);
-const FOUND_MAX: usize = 20;
+pub(super) const SEARCH: Duration = Duration::from_millis(100);
+pub(super) const FOUND_MAX: usize = 20;
 
 /// Events after which a swarm is taken not to come to rest.
 const EVENTS_MAX: u64 = 50_000_000;
 
 #[derive(Debug)]
-enum Happening {
-    Join,
-    Fault(Fault),
-    Wake,
-    Tick,
-    Message {
-        from: usize,
-        connection: u64,
-        message: ShareMessage,
-    },
-    SliceSent(Slice),
-    SliceHere {
-        from: usize,
-        slice: Slice,
-    },
-    Checked {
-        from: usize,
-        connection: u64,
-        piece: PieceIndex,
-    },
-    ServiceStopped {
-        to: usize,
-        piece: PieceIndex,
-    },
-    Connected {
-        peer: usize,
-        connection: u64,
-    },
-    DialFailed {
-        peer: usize,
-    },
-    Closed {
-        peer: usize,
-        connection: u64,
-        cause: DownCause,
-    },
-    Found(Vec<usize>),
-}
-
-#[derive(Debug)]
-struct Node {
-    transfer: Option<Transfer>,
-    links: Links,
-    delay: Duration,
-    alive: bool,
-    silent: bool,
-    liar: bool,
+pub(super) struct Node {
+    pub(super) transfer: Option<Transfer>,
+    pub(super) links: Links,
+    pub(super) delay: Duration,
+    pub(super) alive: bool,
+    pub(super) silent: bool,
+    pub(super) liar: bool,
+    pub(super) rides_free: bool,
     /// What reached a silent node; it is read when the node wakes.
-    unread: VecDeque<Happening>,
-    tick_at: Option<Time>,
-    report: NodeReport,
+    pub(super) unread: VecDeque<Happening>,
+    pub(super) tick_at: Option<Time>,
+    pub(super) report: NodeReport,
 }
 
-struct Swarm<'a> {
-    scenario: &'a Scenario,
-    geometry: Geometry,
-    random: Random,
-    now: Time,
-    sequence: u64,
-    queue: BinaryHeap<Reverse<(Time, u64, usize)>>,
-    happenings: BTreeMap<u64, Happening>,
-    nodes: Vec<Node>,
+pub(super) struct Swarm<'a> {
+    pub(super) scenario: &'a Scenario,
+    pub(super) geometry: Geometry,
+    pub(super) random: Random,
+    pub(super) now: Time,
+    pub(super) sequence: u64,
+    pub(super) queue: BinaryHeap<Reverse<Due>>,
+    pub(super) nodes: Vec<Node>,
     /// Live connections by (smaller, larger) node, with a number that tells them from earlier ones.
-    connections: BTreeMap<(usize, usize), u64>,
-    connection_count: u64,
-    checker: Checker,
-    digest: u64,
+    pub(super) connections: BTreeMap<(usize, usize), u64>,
+    pub(super) connection_count: u64,
+    pub(super) checker: Checker,
+    /// Sound nodes that do not hold everything yet.
+    pub(super) unfinished: usize,
+    pub(super) digest: u64,
 }
 
 /// Plays `scenario` to its end: all sound nodes finished, nothing left to happen, or time is up.
@@ -119,11 +81,11 @@ pub fn run(scenario: &Scenario) -> Report {
         now: Time::default(),
         sequence: 0,
         queue: BinaryHeap::new(),
-        happenings: BTreeMap::new(),
         nodes: Vec::new(),
         connections: BTreeMap::new(),
         connection_count: 0,
         checker: Checker::new(scenario),
+        unfinished: scenario.nodes.iter().filter(|node| node.is_sound()).count(),
         digest: 0xcbf2_9ce4_8422_2325,
     };
     swarm.set_up();
@@ -141,6 +103,7 @@ impl Swarm<'_> {
                 alive: false,
                 silent: false,
                 liar: plan.faults.contains(&Fault::Liar),
+                rides_free: plan.faults.contains(&Fault::FreeRider),
                 unread: VecDeque::new(),
                 tick_at: None,
                 report: NodeReport::default(),
@@ -150,10 +113,11 @@ impl Swarm<'_> {
                 match *fault {
                     Fault::Crash { at }
                     | Fault::Slow { at, .. }
-                    | Fault::Silence { from: at, .. } => {
+                    | Fault::Silence { from: at, .. }
+                    | Fault::Flap { at, .. } => {
                         self.at(Time::from_start(at), index, Happening::Fault(*fault));
                     }
-                    Fault::Liar => {}
+                    Fault::Liar | Fault::FreeRider => {}
                 }
                 if let Fault::Silence {
                     until: Some(until), ..
@@ -165,42 +129,44 @@ impl Swarm<'_> {
         }
     }
 
-    fn at(&mut self, time: Time, node: usize, happening: Happening) {
+    pub(super) fn at(&mut self, time: Time, node: usize, happening: Happening) {
         self.sequence += 1;
-        self.queue.push(Reverse((time, self.sequence, node)));
-        self.happenings.insert(self.sequence, happening);
+        self.queue.push(Reverse(Due {
+            at: time,
+            sequence: self.sequence,
+            node,
+            happening,
+        }));
     }
 
     fn play(&mut self) {
         let ends = Time::from_start(self.scenario.ends);
         let mut events = 0;
-        while let Some(Reverse((time, sequence, node))) = self.queue.pop() {
-            let happening = self
-                .happenings
-                .remove(&sequence)
-                .expect("queued once, taken once");
-            if time > ends {
+        while let Some(Reverse(Due {
+            at,
+            node,
+            happening,
+            ..
+        })) = self.queue.pop()
+        {
+            if at > ends {
                 break;
+            }
+            if matches!(happening, Happening::Tick) && self.nodes[node].tick_at != Some(at) {
+                continue;
             }
             events += 1;
             if events > EVENTS_MAX {
                 self.checker.on_restless(events);
                 break;
             }
-            self.now = time;
+            self.now = at;
             self.note(node, &happening);
             self.happen(node, happening);
-            if self.all_sound_nodes_finished() {
+            if self.unfinished == 0 {
                 break;
             }
         }
-    }
-
-    fn all_sound_nodes_finished(&self) -> bool {
-        let plans = self.scenario.nodes.iter();
-        plans
-            .zip(&self.nodes)
-            .all(|(plan, node)| !plan.is_sound() || node.report.finished.is_some())
     }
 
     fn finish(mut self) -> Report {
@@ -216,21 +182,7 @@ impl Swarm<'_> {
     }
 
     fn note(&mut self, node: usize, happening: &Happening) {
-        let (kind, detail) = match happening {
-            Happening::Join => (0, 0),
-            Happening::Fault(_) => (1, 0),
-            Happening::Wake => (2, 0),
-            Happening::Tick => (3, 0),
-            Happening::Message { from, .. } => (4, *from as u64),
-            Happening::SliceSent(slice) => (5, u64::from(slice.piece.get())),
-            Happening::SliceHere { slice, .. } => (6, u64::from(slice.piece.get())),
-            Happening::Checked { piece, .. } => (7, u64::from(piece.get())),
-            Happening::Connected { peer, .. } => (8, *peer as u64),
-            Happening::DialFailed { peer } => (9, *peer as u64),
-            Happening::Closed { peer, .. } => (10, *peer as u64),
-            Happening::Found(peers) => (11, peers.len() as u64),
-            Happening::ServiceStopped { piece, .. } => (12, u64::from(piece.get())),
-        };
+        let (kind, detail) = happening.digest();
         let nanos = self.now.since_start().as_nanos() as u64;
         for value in [nanos, node as u64, kind, detail] {
             for byte in value.to_le_bytes() {
@@ -268,6 +220,10 @@ impl Swarm<'_> {
                 message,
             } => {
                 if self.is_live(node, from, connection) {
+                    self.checker.on_heard(self.now, node, from);
+                    if let ShareMessage::Reject { piece, .. } = &message {
+                        self.checker.forget_request(node, from, *piece);
+                    }
                     self.input(
                         node,
                         Input::Message {
@@ -316,6 +272,7 @@ impl Swarm<'_> {
                     },
                 );
             }
+            Happening::Left => self.gone(node, DownCause::Left),
             Happening::Found(peers) => {
                 for peer in peers {
                     self.input(
@@ -347,7 +304,7 @@ impl Swarm<'_> {
         self.nodes[node].transfer = Some(Transfer::new(self.now, config));
         self.nodes[node].alive = true;
         if plan.seed {
-            self.nodes[node].report.finished = Some(Duration::ZERO);
+            self.finished(node, Duration::ZERO);
         }
         if node == 0 {
             self.input(node, Input::Tick);
@@ -364,21 +321,54 @@ impl Swarm<'_> {
 
     fn fault(&mut self, node: usize, fault: Fault) {
         match fault {
-            Fault::Crash { .. } => {
-                self.nodes[node].alive = false;
-                self.nodes[node].transfer = None;
-                self.nodes[node].unread.clear();
-                self.stop_services(node, |_| true);
-                let pairs: Vec<(usize, usize)> = self.connections.keys().copied().collect();
-                for (a, b) in pairs.into_iter().filter(|(a, b)| *a == node || *b == node) {
-                    let peer = if a == node { b } else { a };
-                    self.close(node, peer, DownCause::Closed);
+            Fault::Crash { .. } => self.gone(node, DownCause::Closed),
+            Fault::Flap { every, times, .. } => {
+                if self.nodes[node].alive {
+                    for peer in self.connected(node) {
+                        self.close(node, peer, DownCause::Closed);
+                        self.input(
+                            node,
+                            Input::PeerDown {
+                                peer: key(peer),
+                                cause: DownCause::Closed,
+                            },
+                        );
+                    }
+                }
+                if times > 1 {
+                    let again = Fault::Flap {
+                        at: Duration::ZERO,
+                        every,
+                        times: times - 1,
+                    };
+                    self.at(self.now + every, node, Happening::Fault(again));
                 }
             }
             Fault::Silence { .. } => self.nodes[node].silent = true,
             Fault::Slow { up_per_sec, .. } => self.nodes[node].links.up_per_sec = up_per_sec,
-            Fault::Liar => {}
+            Fault::Liar | Fault::FreeRider => {}
         }
+    }
+
+    /// The process ends; `cause` is what its peers hear.
+    pub(super) fn gone(&mut self, node: usize, cause: DownCause) {
+        self.nodes[node].alive = false;
+        self.nodes[node].transfer = None;
+        self.nodes[node].unread.clear();
+        self.stop_services(node, |_| true);
+        for peer in self.connected(node) {
+            self.close(node, peer, cause);
+        }
+    }
+
+    fn connected(&self, node: usize) -> Vec<usize> {
+        let pairs = self
+            .connections
+            .keys()
+            .filter(|(a, b)| *a == node || *b == node);
+        pairs
+            .map(|(a, b)| if *a == node { *b } else { *a })
+            .collect()
     }
 
     fn wake(&mut self, node: usize) {
@@ -396,15 +386,15 @@ impl Swarm<'_> {
 
     // -- connections ------------------------------------------------------------------------------
 
-    fn is_live(&self, a: usize, b: usize, connection: u64) -> bool {
+    pub(super) fn is_live(&self, a: usize, b: usize, connection: u64) -> bool {
         self.connections.get(&(a.min(b), a.max(b))) == Some(&connection)
     }
 
-    fn delay(&self, a: usize, b: usize) -> Duration {
+    pub(super) fn delay(&self, a: usize, b: usize) -> Duration {
         self.nodes[a].delay + self.nodes[b].delay
     }
 
-    fn connect(&mut self, node: usize, peer: usize) {
+    pub(super) fn connect(&mut self, node: usize, peer: usize) {
         let delay = self.delay(node, peer);
         if peer == node || !self.nodes[peer].alive {
             self.at(self.now + 2 * delay, node, Happening::DialFailed { peer });
@@ -440,8 +430,9 @@ impl Swarm<'_> {
     }
 
     /// Ends the connection; `peer` hears of it after the delay.
-    fn close(&mut self, node: usize, peer: usize, cause: DownCause) {
+    pub(super) fn close(&mut self, node: usize, peer: usize, cause: DownCause) {
         if let Some(connection) = self.connections.remove(&(node.min(peer), node.max(peer))) {
+            self.checker.on_closed(node, peer);
             self.stop_services(node, |service| service.connection == connection);
             self.at(
                 self.now + self.delay(node, peer),
@@ -454,254 +445,12 @@ impl Swarm<'_> {
             );
         }
     }
-
-    // -- bytes ------------------------------------------------------------------------------------
-
-    fn stop_services(&mut self, node: usize, gone: impl Fn(&Service) -> bool) {
-        for service in self.nodes[node].links.end_services(gone) {
-            self.at(
-                self.now,
-                node,
-                Happening::ServiceStopped {
-                    to: service.to,
-                    piece: service.piece,
-                },
-            );
-        }
-    }
-
-    fn send_next_slice(&mut self, node: usize) {
-        if self.nodes[node].links.busy || self.nodes[node].silent {
-            return;
-        }
-        if let Some((slice, takes)) = self.nodes[node].links.next_slice() {
-            self.nodes[node].links.busy = true;
-            self.at(self.now + takes, node, Happening::SliceSent(slice));
-        }
-    }
-
-    fn slice_sent(&mut self, node: usize, slice: Slice) {
-        self.nodes[node].links.busy = false;
-        self.nodes[node].report.sent += u64::from(slice.bytes);
-        if self.is_live(node, slice.to, slice.connection) {
-            let at = self.now + self.delay(node, slice.to);
-            let passed = self.nodes[slice.to].links.pass_down(at, slice.bytes);
-            self.at(passed, slice.to, Happening::SliceHere { from: node, slice });
-        }
-        let peer = key(slice.to);
-        self.input(
-            node,
-            Input::Sent {
-                peer,
-                piece: slice.piece,
-                bytes: slice.bytes,
-            },
-        );
-        if slice.whole {
-            self.input(
-                node,
-                Input::ServiceEnded {
-                    peer,
-                    piece: slice.piece,
-                    how: ServiceEnd::Whole,
-                },
-            );
-        }
-        self.send_next_slice(node);
-    }
-
-    fn slice_here(&mut self, node: usize, from: usize, slice: Slice) {
-        if !self.is_live(node, from, slice.connection) || !self.nodes[node].alive {
-            return;
-        }
-        let Slice {
-            piece,
-            bytes,
-            connection,
-            whole,
-            ..
-        } = slice;
-        self.nodes[from].links.passed(node, piece);
-        self.send_next_slice(from);
-        self.nodes[node].report.received += u64::from(bytes);
-        self.input(
-            node,
-            Input::Received {
-                peer: key(from),
-                piece,
-                bytes,
-            },
-        );
-        if whole {
-            self.input(
-                node,
-                Input::PieceArrived {
-                    peer: key(from),
-                    piece,
-                },
-            );
-            self.at(
-                self.now + DISK,
-                node,
-                Happening::Checked {
-                    from,
-                    connection,
-                    piece,
-                },
-            );
-        }
-    }
-
-    fn checked(&mut self, node: usize, from: usize, connection: u64, piece: PieceIndex) {
-        if !self.nodes[node].alive {
-            return;
-        }
-        if self.nodes[from].liar {
-            // Once the first bad piece has ended the session, the rest of it is dropped unseen.
-            if !self.is_live(node, from, connection) {
-                self.input(
-                    node,
-                    Input::PieceCorrupt {
-                        peer: key(from),
-                        piece,
-                    },
-                );
-                return;
-            }
-            let bad_pieces = &mut self.nodes[node].report.bad_pieces;
-            let at = bad_pieces
-                .iter()
-                .position(|(liar, _)| *liar == from)
-                .unwrap_or_else(|| {
-                    bad_pieces.push((from, 0));
-                    bad_pieces.len() - 1
-                });
-            bad_pieces[at].1 += 1;
-            let taken = bad_pieces[at].1;
-            self.checker.on_bad_piece(node, from, taken);
-            self.input(
-                node,
-                Input::PieceCorrupt {
-                    peer: key(from),
-                    piece,
-                },
-            );
-            return;
-        }
-        if self.checker.on_stored(node, piece) {
-            self.nodes[node].report.kept += u64::from(self.geometry.len_of(piece));
-        }
-        self.input(
-            node,
-            Input::PieceStored {
-                peer: key(from),
-                piece,
-            },
-        );
-    }
-
-    // -- engines ----------------------------------------------------------------------------------
-
-    fn input(&mut self, node: usize, input: Input) {
-        let Some(transfer) = &mut self.nodes[node].transfer else {
-            return;
-        };
-        transfer.handle(self.now, input);
-        while let Some(output) = self.nodes[node]
-            .transfer
-            .as_mut()
-            .and_then(Transfer::poll_output)
-        {
-            self.perform(node, output);
-        }
-        let Some(transfer) = &self.nodes[node].transfer else {
-            return;
-        };
-        if let Some(at) = transfer.poll_timeout(self.now) {
-            let at = at.max(self.now + Duration::from_micros(1));
-            if self.nodes[node].tick_at.is_none_or(|earlier| at < earlier) {
-                self.nodes[node].tick_at = Some(at);
-                self.at(at, node, Happening::Tick);
-            }
-        }
-    }
-
-    fn perform(&mut self, node: usize, output: Output) {
-        match output {
-            Output::Send { peer, message } => {
-                let peer = index(peer);
-                self.checker.on_send(node, peer, &message);
-                if let Some(connection) = self
-                    .connections
-                    .get(&(node.min(peer), node.max(peer)))
-                    .copied()
-                {
-                    let happening = Happening::Message {
-                        from: node,
-                        connection,
-                        message,
-                    };
-                    self.at(self.now + self.delay(node, peer), peer, happening);
-                }
-            }
-            Output::Serve { peer, piece } => {
-                let to = index(peer);
-                self.checker.on_serve(node, piece);
-                let Some(connection) = self.connections.get(&(node.min(to), node.max(to))).copied()
-                else {
-                    return;
-                };
-                let len = self.geometry.len_of(piece);
-                let down_per_sec = self.nodes[to].links.down_per_sec;
-                let service = Service {
-                    to,
-                    connection,
-                    piece,
-                    len,
-                    sent: 0,
-                    down_per_sec,
-                    unpassed: 0,
-                };
-                self.nodes[node].links.serve(service);
-                self.send_next_slice(node);
-            }
-            Output::StopServing { peer, piece } => {
-                let to = index(peer);
-                self.stop_services(node, |service| service.to == to && service.piece == piece);
-            }
-            Output::Connect { peer } => self.connect(node, index(peer)),
-            Output::Disconnect { peer, .. } => self.close(node, index(peer), DownCause::Left),
-            Output::FindPeers => self.find_peers(node),
-            Output::Event(event) => self.told(node, event),
-        }
-    }
-
-    fn find_peers(&mut self, node: usize) {
-        let mut found: Vec<usize> = (0..self.nodes.len())
-            .filter(|peer| {
-                *peer != node && self.scenario.nodes[*peer].joins <= self.now.since_start()
-            })
-            .collect();
-        while found.len() > FOUND_MAX {
-            let at = self.random.random_range(0..found.len());
-            found.swap_remove(at);
-        }
-        self.at(self.now + SEARCH, node, Happening::Found(found));
-    }
-
-    fn told(&mut self, node: usize, event: Event) {
-        let now = self.now.since_start();
-        if event == Event::Completed {
-            self.nodes[node].report.finished = Some(now);
-        }
-        self.nodes[node].report.events.push((now, event));
-    }
 }
 
-fn key(node: usize) -> PeerKey {
+pub(super) fn key(node: usize) -> PeerKey {
     PeerKey(u32::try_from(node).expect("a simulated swarm has fewer than 2^32 nodes"))
 }
 
-fn index(peer: PeerKey) -> usize {
+pub(super) fn index(peer: PeerKey) -> usize {
     peer.0 as usize
 }

@@ -1,0 +1,350 @@
+//! Which piece is asked of whom, and what becomes of the answers: the asking part of [`Transfer`].
+//!
+//! Joins `pieces` (what is missing, how rare) with each peer's `download` (window, speed, silence), moves
+//! requests that would come late, and frees those of peers that failed. Called by `transfer`.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use super::download::Progress;
+use super::pieces::PieceState;
+use super::transfer::{Peer, Transfer};
+use super::{Cause, Event, Output, Parting, PeerKey, Time, tuning};
+use crate::content::PieceIndex;
+use crate::wire::{Run, ShareMessage, runs_of};
+
+/// A request that would be answered sooner by another peer.
+#[derive(Debug)]
+struct Late {
+    peer: PeerKey,
+    piece: PieceIndex,
+    /// Whether its bytes arrive, or ought to.
+    is_slow: bool,
+    /// Whether the peer is told not to send it any more.
+    is_let_go: bool,
+}
+
+impl Transfer {
+    /// Counts a sign of life; false when the peer is none of ours (any more).
+    pub(super) fn on_life(&mut self, now: Time, peer: PeerKey) -> bool {
+        let Some(state) = self.peers.get_mut(&peer) else {
+            return false;
+        };
+        if state.download.on_life(now) {
+            self.to_fill.insert(peer);
+        }
+        true
+    }
+
+    pub(super) fn on_received(&mut self, now: Time, peer: PeerKey, piece: PieceIndex, bytes: u32) {
+        if !self.on_life(now, peer) {
+            return;
+        }
+        self.rate.add(now, u64::from(bytes));
+        if let Some(state) = self.peers.get_mut(&peer) {
+            state.download.on_bytes(now, piece, bytes);
+        }
+        if self.pieces.is_open(piece) {
+            self.last_byte = now;
+            self.stale |= self.stalled.take().is_some();
+        }
+    }
+
+    pub(super) fn on_piece_arrived(&mut self, now: Time, peer: PeerKey, piece: PieceIndex) {
+        if let Some(state) = self.peers.get_mut(&peer) {
+            state.download.on_arrived(now, piece);
+            self.to_fill.insert(peer);
+        }
+        if self.pieces.arrived(piece, peer) {
+            self.urgent.remove(&piece);
+            self.reroutes.settled(piece);
+        }
+    }
+
+    pub(super) fn on_piece_stored(&mut self, now: Time, peer: PeerKey, piece: PieceIndex) {
+        self.table.proved(peer);
+        self.urgent.remove(&piece);
+        self.reroutes.settled(piece);
+        if !self.pieces.stored(piece) {
+            return;
+        }
+        self.last_byte = now;
+        self.stalled = None;
+        let others: Vec<PeerKey> = self
+            .peers
+            .iter()
+            .filter(|(_, state)| state.download.has_asked(piece))
+            .map(|(key, _)| *key)
+            .collect();
+        for other in others {
+            self.withdraw(other, piece);
+            self.to_fill.insert(other);
+        }
+        self.haves.push(piece);
+        if self.pieces.is_complete() && !self.completed {
+            self.completed = true;
+            self.flush_haves(now);
+            self.outputs.push_back(Output::Event(Event::Completed));
+        }
+    }
+
+    pub(super) fn on_piece_corrupt(&mut self, now: Time, peer: PeerKey, piece: PieceIndex) {
+        if self.pieces.corrupt(piece, peer) {
+            // Whoever was asked as well is still relied on; else it goes to somebody else at once.
+            for (other, state) in &self.peers {
+                if *other != peer && state.download.relies_on(piece) {
+                    self.pieces.ask(piece, *other);
+                }
+            }
+            if self.pieces.state(piece) == PieceState::Missing {
+                self.urgent.insert(piece);
+            }
+            self.reroutes
+                .begin(now, peer, Cause::Corrupt, BTreeSet::from([piece]));
+        }
+        if self.peers.contains_key(&peer) {
+            self.part(now, peer, Parting::Corrupt);
+        } else {
+            self.table.ban(peer);
+        }
+    }
+
+    /// One request will not be answered: the piece is asked elsewhere.
+    pub(super) fn give_up_request(
+        &mut self,
+        now: Time,
+        peer: PeerKey,
+        piece: PieceIndex,
+        cause: Cause,
+    ) {
+        let Some(state) = self.peers.get_mut(&peer) else {
+            return;
+        };
+        state.download.forget(piece);
+        self.to_fill.insert(peer);
+        if self.pieces.unask(piece, peer) {
+            self.urgent.insert(piece);
+            self.reroutes
+                .begin(now, peer, cause, BTreeSet::from([piece]));
+        }
+    }
+
+    /// Everything asked of `peer` is to be asked elsewhere.
+    pub(super) fn free_requests(&mut self, now: Time, peer: PeerKey, cause: Cause) {
+        let Some(state) = self.peers.get_mut(&peer) else {
+            return;
+        };
+        let relied: Vec<PieceIndex> = state.download.relied().map(|(piece, _)| piece).collect();
+        let mut orphans = BTreeSet::new();
+        for piece in relied {
+            state.download.unrely(piece);
+            if self.pieces.unask(piece, peer) {
+                orphans.insert(piece);
+            }
+        }
+        self.urgent.extend(&orphans);
+        self.reroutes.begin(now, peer, cause, orphans);
+    }
+
+    /// Pieces that lost their peer go, beyond any window, to whoever will have them soonest.
+    pub(super) fn ask_urgent(&mut self, now: Time) {
+        if self.urgent.is_empty() {
+            return;
+        }
+        let mut asks: BTreeMap<PeerKey, Vec<PieceIndex>> = BTreeMap::new();
+        for piece in std::mem::take(&mut self.urgent) {
+            if self.pieces.state(piece) != PieceState::Missing {
+                continue;
+            }
+            let len = self.geometry.len_of(piece);
+            let able = self.peers.iter().filter(|(_, state)| {
+                !state.download.is_suspect()
+                    && state.holdings.contains(piece)
+                    && !state.download.has_asked(piece)
+                    && state.download.has_room_in_need()
+            });
+            let best =
+                able.min_by_key(|(key, state)| (state.download.time_for_new(now, len), **key));
+            match best.map(|(key, _)| *key) {
+                Some(peer) if self.note_ask(now, peer, piece) => {
+                    asks.entry(peer).or_default().push(piece)
+                }
+                _ => drop(self.urgent.insert(piece)),
+            }
+        }
+        for (peer, pieces) in asks {
+            self.ask(now, peer, pieces);
+        }
+    }
+
+    /// Fills the windows of the peers that may have room.
+    pub(super) fn fill(&mut self, now: Time) {
+        for peer in std::mem::take(&mut self.to_fill) {
+            let mut asked = Vec::new();
+            while let Some(piece) = self.pick(peer) {
+                if !self.note_ask(now, peer, piece) {
+                    break;
+                }
+                asked.push(piece);
+            }
+            self.ask(now, peer, asked);
+            self.take_over(now, peer);
+        }
+    }
+
+    /// The peer would help the swarm by sending us this piece: it is asked of it now or never.
+    pub(super) fn on_suggest(&mut self, now: Time, peer: PeerKey, piece: PieceIndex) {
+        let len = self.geometry.len_of(piece);
+        let Some(state) = self.peers.get(&peer) else {
+            return;
+        };
+        let is_useful = self.pieces.state(piece) == PieceState::Missing
+            && state.holdings.contains(piece)
+            && !state.download.is_suspect()
+            && state.download.has_room_for_suggestion(len);
+        if is_useful && !self.sequential && self.note_ask(now, peer, piece) {
+            self.ask(now, peer, vec![piece]);
+        }
+    }
+
+    /// The next piece to ask of `peer`, if it has room and one is missing.
+    pub(super) fn pick(&mut self, peer: PeerKey) -> Option<PieceIndex> {
+        let state = self.peers.get_mut(&peer)?;
+        if state.download.is_suspect() || !state.download.has_room(self.geometry.piece_len()) {
+            return None;
+        }
+        if self.sequential {
+            return self.pieces.pick_in_order(&state.holdings, 0);
+        }
+        if self.pieces.held().count() < tuning::RANDOM_FIRST_PIECES {
+            return self.pieces.pick_random(&state.holdings, &mut self.random);
+        }
+        self.pieces.pick_rarest(&state.holdings, &mut self.random)
+    }
+
+    /// An idle peer takes over what would come much later elsewhere: a request still waiting is moved,
+    /// a piece in service is asked a second time, and of two that are slow the slower is let go.
+    pub(super) fn take_over(&mut self, now: Time, peer: PeerKey) {
+        loop {
+            let Some(state) = self.peers.get(&peer) else {
+                return;
+            };
+            if state.download.is_suspect() || !state.download.is_idle() {
+                return;
+            }
+            let Some(late) = self.latest_elsewhere(now, peer, state) else {
+                return;
+            };
+            if late.is_slow {
+                let piece = BTreeSet::from([late.piece]);
+                self.reroutes.begin(now, late.peer, Cause::Slow, piece);
+            }
+            if late.is_let_go {
+                self.withdraw(late.peer, late.piece);
+                self.pieces.unask(late.piece, late.peer);
+            }
+            if !self.note_ask(now, peer, late.piece) {
+                return;
+            }
+            self.ask(now, peer, vec![late.piece]);
+        }
+    }
+
+    /// The request that ends, with a word to the peer.
+    fn withdraw(&mut self, peer: PeerKey, piece: PieceIndex) {
+        if let Some(state) = self.peers.get_mut(&peer) {
+            state.download.forget(piece);
+        }
+        let runs = vec![Run::one(piece)];
+        self.send(peer, ShareMessage::Cancel { runs });
+    }
+
+    /// The piece asked of others that would gain most by being asked of `peer`, which must be
+    /// [`tuning::STEAL_FACTOR`] times as soon.
+    fn latest_elsewhere(&self, now: Time, peer: PeerKey, state: &Peer) -> Option<Late> {
+        let mut best: Option<(Duration, Late)> = None;
+        for (other, from) in self.peers.iter().filter(|(other, _)| **other != peer) {
+            for (piece, asked) in from.download.relied() {
+                if state.download.has_asked(piece) || !state.holdings.contains(piece) {
+                    continue;
+                }
+                let Some(progress) = from.download.progress(now, piece) else {
+                    continue;
+                };
+                let (mut there, mut is_let_go) = match progress {
+                    Progress::Waits { left } => (left, true),
+                    Progress::Arrives { left } => (left, false),
+                };
+                if let Some(third) = self.also_asked(piece, *other) {
+                    // Asked of two: the sooner of them counts, the later is let go.
+                    let sooner = match third.download.progress(now, piece) {
+                        Some(Progress::Waits { left } | Progress::Arrives { left }) => left,
+                        None => Duration::ZERO,
+                    };
+                    if sooner > there {
+                        continue;
+                    }
+                    (there, is_let_go) = (sooner, true);
+                }
+                let here = state.download.time_for_new(now, asked.len);
+                let gain = there.saturating_sub(here);
+                let is_worth =
+                    there >= here * tuning::STEAL_FACTOR && gain >= tuning::STEAL_GAIN_MIN;
+                if is_worth && best.as_ref().is_none_or(|(most, _)| gain > *most) {
+                    let is_slow = matches!(progress, Progress::Arrives { .. });
+                    let late = Late {
+                        peer: *other,
+                        piece,
+                        is_slow,
+                        is_let_go,
+                    };
+                    best = Some((gain, late));
+                }
+            }
+        }
+        best.map(|(_, late)| late)
+    }
+
+    /// The other of two peers that are asked for `piece`.
+    fn also_asked(&self, piece: PieceIndex, peer: PeerKey) -> Option<&Peer> {
+        let PieceState::Asked {
+            first,
+            second: Some(second),
+        } = self.pieces.state(piece)
+        else {
+            return None;
+        };
+        self.peers.get(if first == peer { &second } else { &first })
+    }
+
+    /// Records a request; false when the piece cannot be asked of this peer.
+    pub(super) fn note_ask(&mut self, now: Time, peer: PeerKey, piece: PieceIndex) -> bool {
+        let len = self.geometry.len_of(piece);
+        let Some(state) = self.peers.get_mut(&peer) else {
+            return false;
+        };
+        if !self.pieces.ask(piece, peer) {
+            return false;
+        }
+        state.download.ask(now, piece, len);
+        true
+    }
+
+    /// Asks `peer` for pieces and says so.
+    pub(super) fn ask(&mut self, now: Time, peer: PeerKey, pieces: Vec<PieceIndex>) {
+        if pieces.is_empty() {
+            return;
+        }
+        for runs in runs_of(pieces.iter().copied()).chunks(tuning::RUNS_PER_MESSAGE_MAX) {
+            self.send(
+                peer,
+                ShareMessage::Request {
+                    runs: runs.to_vec(),
+                },
+            );
+        }
+        for piece in pieces {
+            self.reroutes.asked(now, piece, peer);
+        }
+    }
+}

@@ -1,0 +1,275 @@
+//! What peers say about a share, and what we say of our pieces: the messages part of [`Transfer`].
+//!
+//! Turns each message into changes of the parts (`pieces`, `download`, `upload`) and judges nonsense and
+//! violations. Decides nothing about whom to ask or serve. Called by `transfer`.
+
+use super::download::Download;
+use super::pieces::{Holdings, PieceState};
+use super::transfer::Transfer;
+use super::upload::Cancelled;
+use super::{Cause, Event, Output, Parting, PeerKey, Time, tuning};
+use crate::content::{Bitfield, PieceIndex};
+use crate::wire::{BITFIELD_PART_LEN_MAX, RejectReason, Run, ShareMessage, runs_of};
+
+impl Transfer {
+    pub(super) fn on_message(&mut self, now: Time, peer: PeerKey, message: ShareMessage) {
+        if !self.on_life(now, peer) {
+            return;
+        }
+        self.stale |= !matches!(
+            message,
+            ShareMessage::Have { .. } | ShareMessage::Queued | ShareMessage::Serving { .. }
+        );
+        match message {
+            ShareMessage::HaveAll => self.on_have_all(peer),
+            ShareMessage::HaveNone => {}
+            ShareMessage::Queued => self.with_download(peer, Download::on_queued),
+            ShareMessage::Serving { .. } => self.with_download(peer, Download::on_serving),
+            ShareMessage::Bitfield { first, bytes } => self.on_bitfield(now, peer, first, &bytes),
+            ShareMessage::Have { runs } => self.for_each_piece(now, peer, &runs, Self::on_have),
+            ShareMessage::DontHave { runs } => {
+                self.for_each_piece(now, peer, &runs, Self::on_dont_have)
+            }
+            ShareMessage::Request { runs } => {
+                self.for_each_piece(now, peer, &runs, Self::on_request)
+            }
+            ShareMessage::Cancel { runs } => self.for_each_piece(now, peer, &runs, Self::on_cancel),
+            ShareMessage::Suggest { piece } => match self.geometry.piece(piece) {
+                Some(piece) => self.on_suggest(now, peer, piece),
+                None => self.on_nonsense(now, peer),
+            },
+            ShareMessage::Reject { piece, reason } => match self.geometry.piece(piece) {
+                Some(piece) => self.on_reject(now, peer, piece, reason),
+                None => self.on_nonsense(now, peer),
+            },
+            // Answered by the driver before they come here; harmless if they do.
+            ShareMessage::Ready
+            | ShareMessage::GetManifest
+            | ShareMessage::GetHashes { .. }
+            | ShareMessage::Peers { .. } => {}
+        }
+        self.check_completed_peer(now, peer);
+    }
+
+    /// Runs `act` for every piece named; a run that leaves the share ends the session.
+    pub(super) fn for_each_piece(
+        &mut self,
+        now: Time,
+        peer: PeerKey,
+        runs: &[Run],
+        act: fn(&mut Self, Time, PeerKey, PieceIndex),
+    ) {
+        let count = self.pieces.count();
+        let fits = |run: &Run| {
+            run.count > 0
+                && run
+                    .first
+                    .checked_add(run.count)
+                    .is_some_and(|end| end <= count)
+        };
+        if !runs.iter().all(fits) {
+            self.part(now, peer, Parting::Violation);
+            return;
+        }
+        for piece in runs
+            .iter()
+            .flat_map(|run| run.first..run.first + run.count)
+            .map(PieceIndex::new)
+        {
+            act(self, now, peer, piece);
+        }
+    }
+
+    pub(super) fn on_nonsense(&mut self, now: Time, peer: PeerKey) {
+        let Some(state) = self.peers.get_mut(&peer) else {
+            return;
+        };
+        state.nonsense += 1;
+        if state.nonsense > tuning::NONSENSE_MAX {
+            self.part(now, peer, Parting::Violation);
+        }
+    }
+
+    pub(super) fn with_download(&mut self, peer: PeerKey, act: fn(&mut Download)) {
+        if let Some(state) = self.peers.get_mut(&peer) {
+            act(&mut state.download);
+        }
+    }
+
+    pub(super) fn on_have_all(&mut self, peer: PeerKey) {
+        let Some(state) = self.peers.get_mut(&peer) else {
+            return;
+        };
+        let before = std::mem::replace(&mut state.holdings, Holdings::All);
+        self.pieces.peer_leaves(&before);
+        self.pieces.peer_joins(&Holdings::All);
+        self.to_fill.insert(peer);
+    }
+
+    pub(super) fn on_bitfield(&mut self, now: Time, peer: PeerKey, first: u32, bytes: &[u8]) {
+        let count = self.pieces.count();
+        let bits = (bytes.len() as u64) * 8;
+        let spare = (u64::from(first) + bits).saturating_sub(u64::from(count));
+        if !first.is_multiple_of(8) || first >= count || bytes.is_empty() || spare >= 8 {
+            self.part(now, peer, Parting::Violation);
+            return;
+        }
+        for (index, byte) in (first / 8..).zip(bytes) {
+            for bit in (0..8).filter(|bit| byte & (0x80 >> bit) != 0) {
+                match self.geometry.piece(index * 8 + bit) {
+                    Some(piece) => self.on_have(now, peer, piece),
+                    None => return self.part(now, peer, Parting::Violation),
+                }
+            }
+        }
+    }
+
+    pub(super) fn on_have(&mut self, _now: Time, peer: PeerKey, piece: PieceIndex) {
+        let Some(state) = self.peers.get_mut(&peer) else {
+            return;
+        };
+        let is_idle = state.download.is_idle();
+        let Holdings::Some(bits) = &mut state.holdings else {
+            return;
+        };
+        if bits.insert(piece) {
+            let is_full = bits.is_full();
+            self.pieces.gains_holder(piece);
+            if is_full {
+                self.on_have_all(peer);
+            }
+            let is_wanted = match self.pieces.state(piece) {
+                PieceState::Missing => true,
+                PieceState::Asked { second: None, .. } => is_idle,
+                _ => false,
+            };
+            if is_wanted {
+                self.to_fill.insert(peer);
+            }
+        }
+    }
+
+    pub(super) fn on_dont_have(&mut self, now: Time, peer: PeerKey, piece: PieceIndex) {
+        let count = self.pieces.count();
+        let Some(state) = self.peers.get_mut(&peer) else {
+            return;
+        };
+        if let Holdings::All = state.holdings {
+            self.pieces.peer_leaves(&state.holdings);
+            state.holdings = Holdings::Some(Bitfield::full(count));
+            self.pieces.peer_joins(&state.holdings);
+        }
+        if let Holdings::Some(bits) = &mut state.holdings
+            && bits.remove(piece)
+        {
+            self.pieces.loses_holder(piece);
+        }
+        self.give_up_request(now, peer, piece, Cause::Rejected);
+    }
+
+    pub(super) fn on_reject(
+        &mut self,
+        now: Time,
+        peer: PeerKey,
+        piece: PieceIndex,
+        reason: RejectReason,
+    ) {
+        match reason {
+            RejectReason::NotHeld | RejectReason::Unreadable => self.on_dont_have(now, peer, piece),
+            RejectReason::Busy | RejectReason::Leaving => {
+                if let Some(state) = self.peers.get_mut(&peer) {
+                    state.download.shrink_window();
+                }
+                self.give_up_request(now, peer, piece, Cause::Rejected);
+            }
+        }
+    }
+
+    pub(super) fn on_request(&mut self, now: Time, peer: PeerKey, piece: PieceIndex) {
+        let reason = if !self.pieces.held().contains(piece) {
+            RejectReason::NotHeld
+        } else if !self.upload.request(now, peer, piece) {
+            RejectReason::Busy
+        } else {
+            return;
+        };
+        self.send(
+            peer,
+            ShareMessage::Reject {
+                piece: piece.get(),
+                reason,
+            },
+        );
+    }
+
+    pub(super) fn on_cancel(&mut self, _now: Time, peer: PeerKey, piece: PieceIndex) {
+        if self.upload.cancel(peer, piece) == Cancelled::InService {
+            self.outputs.push_back(Output::StopServing { peer, piece });
+        }
+    }
+
+    pub(super) fn send_holdings(&mut self, peer: PeerKey) {
+        let held = self.pieces.held();
+        if held.is_full() {
+            self.send(peer, ShareMessage::HaveAll);
+        } else if held.none() {
+            self.send(peer, ShareMessage::HaveNone);
+        } else {
+            let bytes = held.to_bytes();
+            for (part, bytes) in (0..).zip(bytes.chunks(BITFIELD_PART_LEN_MAX)) {
+                let first = part * (BITFIELD_PART_LEN_MAX as u32) * 8;
+                self.send(
+                    peer,
+                    ShareMessage::Bitfield {
+                        first,
+                        bytes: bytes.to_vec(),
+                    },
+                );
+            }
+        }
+    }
+
+    pub(super) fn flush_haves(&mut self, now: Time) {
+        if self.haves.is_empty() {
+            return;
+        }
+        self.last_have = now;
+        let mut haves = std::mem::take(&mut self.haves);
+        haves.sort_unstable();
+        let runs = runs_of(haves);
+        let peers: Vec<PeerKey> = self.peers.keys().copied().collect();
+        for peer in &peers {
+            for runs in runs.chunks(tuning::RUNS_PER_MESSAGE_MAX) {
+                self.send(
+                    *peer,
+                    ShareMessage::Have {
+                        runs: runs.to_vec(),
+                    },
+                );
+            }
+        }
+        for peer in peers {
+            self.check_completed_peer(now, peer);
+        }
+    }
+
+    /// Tells of a peer that holds everything, and parts from it when both do.
+    pub(super) fn check_completed_peer(&mut self, now: Time, peer: PeerKey) {
+        let Some(state) = self.peers.get_mut(&peer) else {
+            return;
+        };
+        if !matches!(state.holdings, Holdings::All) {
+            return;
+        }
+        if !std::mem::replace(&mut state.completed_told, true) {
+            self.outputs
+                .push_back(Output::Event(Event::PeerCompleted { peer }));
+        }
+        if self.pieces.held().is_full()
+            && self.haves.is_empty()
+            && self.upload.waiting_of(peer) == 0
+        {
+            self.part(now, peer, Parting::Done);
+        }
+    }
+}

@@ -1,0 +1,124 @@
+//! What others get from us: the serving part of [`Transfer`].
+//!
+//! Shows `upload` the swarm, and turns its choices into outputs and messages. Decides nothing itself.
+//! Called by `transfer`.
+
+use std::collections::BTreeMap;
+
+use super::pieces::Pieces;
+use super::transfer::{Peer, Transfer};
+use super::upload::{Standing, View};
+use super::{Output, PeerKey, ServiceEnd, Time};
+use crate::content::{Geometry, PieceIndex};
+use crate::wire::{RejectReason, Run, ShareMessage};
+
+impl Transfer {
+    pub(super) fn on_service_ended(
+        &mut self,
+        now: Time,
+        peer: PeerKey,
+        piece: PieceIndex,
+        how: ServiceEnd,
+    ) {
+        self.upload.on_ended(
+            now,
+            peer,
+            piece,
+            self.geometry.len_of(piece),
+            how == ServiceEnd::Whole,
+        );
+        if how == ServiceEnd::Unreadable && self.peers.contains_key(&peer) {
+            self.send(
+                peer,
+                ShareMessage::Reject {
+                    piece: piece.get(),
+                    reason: RejectReason::Unreadable,
+                },
+            );
+        }
+    }
+
+    pub(super) fn on_piece_lost(&mut self, piece: PieceIndex) {
+        if !self.pieces.lost(piece) {
+            return;
+        }
+        self.completed = false;
+        for peer in self.upload.withdraw(piece) {
+            self.send(
+                peer,
+                ShareMessage::Reject {
+                    piece: piece.get(),
+                    reason: RejectReason::Unreadable,
+                },
+            );
+        }
+        let peers: Vec<PeerKey> = self.peers.keys().copied().collect();
+        for peer in peers {
+            self.send(
+                peer,
+                ShareMessage::DontHave {
+                    runs: vec![Run::one(piece)],
+                },
+            );
+            self.to_fill.insert(peer);
+        }
+    }
+
+    pub(super) fn serve(&mut self, now: Time) {
+        self.upload.on_time(now);
+        let swarm = SwarmView {
+            geometry: &self.geometry,
+            pieces: &self.pieces,
+            peers: &self.peers,
+        };
+        while let Some((peer, piece)) = self.upload.next(now, &swarm) {
+            if self.upload.ends_wait(peer) {
+                let message = ShareMessage::Serving { piece: piece.get() };
+                self.outputs.push_back(Output::Send { peer, message });
+            }
+            self.outputs.push_back(Output::Serve { peer, piece });
+        }
+        for (peer, piece) in self.upload.suggestions(now, &swarm) {
+            let message = ShareMessage::Suggest { piece: piece.get() };
+            self.outputs.push_back(Output::Send { peer, message });
+        }
+        for (peer, piece) in self.upload.heartbeats(now) {
+            let message = match piece {
+                Some(piece) => ShareMessage::Serving { piece: piece.get() },
+                None => ShareMessage::Queued,
+            };
+            self.send(peer, message);
+        }
+    }
+}
+
+/// What `upload` sees of the swarm.
+struct SwarmView<'a> {
+    geometry: &'a Geometry,
+    pieces: &'a Pieces,
+    peers: &'a BTreeMap<PeerKey, Peer>,
+}
+
+impl View for SwarmView<'_> {
+    fn is_seed(&self) -> bool {
+        self.pieces.is_complete()
+    }
+
+    fn len_of(&self, piece: PieceIndex) -> u32 {
+        self.geometry.len_of(piece)
+    }
+
+    fn holders(&self, piece: PieceIndex) -> u32 {
+        self.pieces.holders(piece)
+    }
+
+    fn standing(&self, peer: PeerKey) -> Standing {
+        let standing = |state: &Peer| Standing {
+            gave: state.download.rate().total(),
+            holds: state.holdings.count(self.pieces.count()),
+        };
+        self.peers
+            .get(&peer)
+            .map_or(Standing { gave: 0, holds: 0 }, standing)
+    }
+}
