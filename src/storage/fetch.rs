@@ -55,8 +55,6 @@ pub(super) struct State {
     pub(super) held: Bitfield,
     /// Pieces some thread is writing now.
     pub(super) writing: BTreeSet<PieceIndex>,
-    /// Threads that wait for one of them: without any, nobody has to be woken, which would be a system call per piece.
-    pub(super) waiting: u32,
     pub(super) files: Vec<FileState>,
     /// Files written since the last sync.
     pub(super) unsynced: BTreeSet<FileIndex>,
@@ -431,14 +429,14 @@ pub(super) enum Which {
 }
 
 /// The right of one thread to write one piece; given back on drop, also when the write fails or panics.
-struct Claim<'a> {
+pub(super) struct Claim<'a> {
     store: &'a FetchStore,
     piece: PieceIndex,
 }
 
 impl<'a> Claim<'a> {
     /// `None` when the piece is held; waits while another thread writes it.
-    fn take(store: &'a FetchStore, piece: PieceIndex) -> Option<Self> {
+    pub(super) fn take(store: &'a FetchStore, piece: PieceIndex) -> Option<Self> {
         let mut state = store.state();
         loop {
             if state.held.contains(piece) {
@@ -459,10 +457,8 @@ impl Drop for Claim<'_> {
     fn drop(&mut self) {
         let mut state = self.store.state();
         state.writing.remove(&self.piece);
-        let waiting = state.waiting > 0;
         drop(state);
-        if waiting {
-            self.store.written.notify_all();
-        }
+        // A system call for each piece, small beside the write of it.
+        self.store.written.notify_all();
     }
 }

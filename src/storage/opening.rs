@@ -134,7 +134,6 @@ impl FetchStore {
             state: Mutex::new(State {
                 held: held.clone(),
                 writing: BTreeSet::new(),
-                waiting: 0,
                 files,
                 unsynced: BTreeSet::new(),
             }),

@@ -12,6 +12,7 @@ use std::sync::Barrier;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use super::fetch::Claim;
 use super::*;
 use crate::content::{
     Bitfield, Digest, Entry, EntryKind, Geometry, Layout, Manifest, Name, PieceHashes,
@@ -416,6 +417,33 @@ fn threads_may_write_and_read_pieces_at_once() {
     );
     store.finish().unwrap();
     scene.check_result();
+}
+
+#[test]
+fn who_waits_for_a_piece_goes_on_when_its_writer_is_done_or_gave_up() {
+    let scene = Scene::folder();
+    let (store, _) = scene.open(&scene.target()).unwrap();
+    let piece = scene.geometry().pieces().next().unwrap();
+    let claim = Claim::take(&store, piece).expect("nobody writes it");
+    let (entering, entered) = std::sync::mpsc::sync_channel(1);
+    let (done, finished) = std::sync::mpsc::sync_channel(1);
+    std::thread::scope(|scope| {
+        let (scene, store) = (&scene, &store);
+        scope.spawn(move || {
+            entering.send(()).unwrap();
+            done.send(scene.write(store, piece).is_ok()).unwrap();
+        });
+        entered.recv().unwrap();
+        // The other thread is at the lock or waits behind the claim; both must end when the claim does.
+        assert!(finished.recv_timeout(Duration::from_millis(100)).is_err());
+        drop(claim);
+        let written = finished.recv_timeout(Duration::from_secs(20));
+        if written.is_err() {
+            // Lets the scope end, so that the failure is told instead of hanging.
+            store.written.notify_all();
+        }
+        assert_eq!(written, Ok(true), "the waiting thread was not woken");
+    });
 }
 
 #[test]
