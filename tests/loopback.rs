@@ -367,6 +367,37 @@ fn a_liar_is_dropped_and_named_and_the_result_is_correct() {
 }
 
 #[test]
+fn a_file_that_changes_under_the_seeder_is_withdrawn_and_the_rest_is_served() {
+    let _turn = turn();
+    let place = Place::new();
+    let steady = place.file("set/steady.bin", 6 * MIB);
+    let moving = place.file("set/moving.bin", 24 * MIB);
+    let (mut seeder, link) = seed(&place, "home", &place.path("set"), &["--up", "8M"]);
+    let out = place.path("out");
+    let mut fetcher = fetch(&place, "home", &link, &out, &["--stall-timeout", "5s"]);
+    fetcher.wait_for_part(0.2);
+    let mut bytes = fs::read(&moving).unwrap();
+    bytes.reverse();
+    fs::write(&moving, bytes).unwrap();
+    assert_eq!(fetcher.wait(), 4, "what is gone cannot be completed");
+    assert!(
+        fetcher
+            .all("reroute")
+            .iter()
+            .all(|line| line["cause"] != "corrupt"),
+        "no wrong byte was sent"
+    );
+    // The file that did not change is complete under its final name, the other has none.
+    assert_eq!(
+        fs::read(out.join("set/steady.bin")).unwrap(),
+        fs::read(steady).unwrap()
+    );
+    assert!(!out.join("set/moving.bin").exists());
+    seeder.signal("INT");
+    assert_eq!(seeder.wait(), 130, "the seeder is alive and well");
+}
+
+#[test]
 fn signals_end_processes_within_two_seconds_with_their_codes() {
     let _turn = turn();
     let place = Place::new();

@@ -143,10 +143,12 @@ pub enum Input {
         /// Which piece.
         piece: PieceIndex,
     },
-    /// A piece we held is no longer there (its file was changed).
-    PieceLost {
-        /// Which piece.
-        piece: PieceIndex,
+    /// Pieces we held are no longer there (their file was changed): `first .. first + count`.
+    PiecesLost {
+        /// The first of them.
+        first: PieceIndex,
+        /// How many.
+        count: u32,
     },
     /// Bytes of a piece we serve were handed to the transport.
     Sent {

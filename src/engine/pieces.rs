@@ -67,8 +67,10 @@ pub(super) struct Pieces {
     states: Vec<PieceState>,
     held: Bitfield,
     missing: Bitfield,
-    wanted_count: u32,
-    held_wanted_count: u32,
+    /// Pieces the user chose; all if `None`.
+    wanted: Option<Bitfield>,
+    /// Of those, pieces not held.
+    open_count: u32,
     /// Connected peers that hold a piece, full ones not counted.
     availability: Vec<u16>,
     full_peers: u32,
@@ -86,11 +88,8 @@ impl Pieces {
         let is_wanted = |piece| wanted.is_none_or(|bits| bits.contains(piece));
         let mut missing = Bitfield::new(count);
         let mut states = Vec::with_capacity(count as usize);
-        let (mut wanted_count, mut held_wanted_count) = (0, 0);
         for piece in (0..count).map(PieceIndex::new) {
             let held = held.contains(piece);
-            wanted_count += u32::from(is_wanted(piece));
-            held_wanted_count += u32::from(is_wanted(piece) && held);
             states.push(if held {
                 PieceState::Held
             } else if is_wanted(piece) {
@@ -108,14 +107,15 @@ impl Pieces {
         for (at, piece) in (0..).zip(&order) {
             place[*piece as usize] = at;
         }
-        let ends = vec![order.len() as u32];
+        let open_count = order.len() as u32;
+        let ends = vec![open_count];
         let availability = vec![0; count as usize];
         Self {
             states,
             held,
             missing,
-            wanted_count,
-            held_wanted_count,
+            wanted: wanted.cloned(),
+            open_count,
             availability,
             full_peers: 0,
             order,
@@ -138,7 +138,7 @@ impl Pieces {
 
     /// Whether every wanted piece is held.
     pub(super) fn is_complete(&self) -> bool {
-        self.held_wanted_count == self.wanted_count
+        self.open_count == 0
     }
 
     /// Whether `piece` is wanted and neither held nor being checked.
@@ -225,11 +225,21 @@ impl Pieces {
         again
     }
 
-    /// A held piece is gone; true when it was held.
+    fn is_wanted(&self, piece: PieceIndex) -> bool {
+        self.wanted.as_ref().is_none_or(|bits| bits.contains(piece))
+    }
+
+    /// A held piece is gone; true when it was held. It is missing then, if it is wanted.
     pub(super) fn lost(&mut self, piece: PieceIndex) -> bool {
         let was = self.state(piece) == PieceState::Held;
         if was {
-            self.set(piece, PieceState::Missing);
+            let wanted = self.is_wanted(piece);
+            let next = if wanted {
+                PieceState::Missing
+            } else {
+                PieceState::Unwanted
+            };
+            self.set(piece, next);
         }
         was
     }
@@ -250,14 +260,11 @@ impl Pieces {
         match (before == PieceState::Held, next == PieceState::Held) {
             (false, true) => {
                 self.held.insert(piece);
-                if before == PieceState::Unwanted {
-                    self.wanted_count += 1;
-                }
-                self.held_wanted_count += 1;
+                self.open_count -= u32::from(self.is_wanted(piece));
             }
             (true, false) => {
                 self.held.remove(piece);
-                self.held_wanted_count -= 1;
+                self.open_count += u32::from(self.is_wanted(piece));
             }
             _ => {}
         }
@@ -557,6 +564,31 @@ mod tests {
         assert!(pieces.ask(PieceIndex::new(4), A) && pieces.arrived(PieceIndex::new(4), A));
         assert!(pieces.stored(PieceIndex::new(4)) && pieces.is_complete());
         assert_eq!(pieces.pick_rarest(&Holdings::All, &mut random), None);
+    }
+
+    #[test]
+    fn a_seed_that_loses_a_piece_does_not_ask_for_it() {
+        let mut random = Random::seed_from_u64(1);
+        let mut pieces = Pieces::new(Bitfield::full(3), Some(&Bitfield::new(3)), &mut random);
+        assert!(pieces.is_complete());
+        assert!(pieces.lost(PieceIndex::new(1)) && !pieces.lost(PieceIndex::new(1)));
+        assert_eq!(pieces.state(PieceIndex::new(1)), PieceState::Unwanted);
+        assert!(pieces.is_complete() && !pieces.held().contains(PieceIndex::new(1)));
+        assert_eq!(pieces.pick_rarest(&Holdings::All, &mut random), None);
+        pieces.check();
+    }
+
+    #[test]
+    fn a_receiver_that_loses_a_piece_asks_for_it_again() {
+        let mut random = Random::seed_from_u64(1);
+        let mut pieces = Pieces::new(Bitfield::full(3), None, &mut random);
+        assert!(pieces.is_complete() && pieces.lost(PieceIndex::new(1)));
+        assert!(!pieces.is_complete());
+        assert_eq!(
+            pieces.pick_rarest(&Holdings::All, &mut random),
+            Some(PieceIndex::new(1))
+        );
+        pieces.check();
     }
 
     #[test]

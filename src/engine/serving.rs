@@ -8,9 +8,9 @@ use std::collections::BTreeMap;
 use super::pieces::Pieces;
 use super::transfer::{Peer, Transfer};
 use super::upload::{Standing, View};
-use super::{Output, PeerKey, ServiceEnd, Time};
+use super::{Output, PeerKey, ServiceEnd, Time, tuning};
 use crate::content::{Geometry, PieceIndex};
-use crate::wire::{RejectReason, Run, ShareMessage};
+use crate::wire::{RejectReason, ShareMessage, runs_of};
 
 impl Transfer {
     pub(super) fn on_service_ended(
@@ -38,28 +38,35 @@ impl Transfer {
         }
     }
 
-    pub(super) fn on_piece_lost(&mut self, piece: PieceIndex) {
-        if !self.pieces.lost(piece) {
+    pub(super) fn on_pieces_lost(&mut self, first: PieceIndex, count: u32) {
+        let all = (first.get()..first.get() + count).map(PieceIndex::new);
+        let lost: Vec<PieceIndex> = all.filter(|piece| self.pieces.lost(*piece)).collect();
+        if lost.is_empty() {
             return;
         }
         self.completed = false;
-        for peer in self.upload.withdraw(piece) {
-            self.send(
-                peer,
-                ShareMessage::Reject {
-                    piece: piece.get(),
-                    reason: RejectReason::Unreadable,
-                },
-            );
+        for piece in &lost {
+            for peer in self.upload.withdraw(*piece) {
+                self.send(
+                    peer,
+                    ShareMessage::Reject {
+                        piece: piece.get(),
+                        reason: RejectReason::Unreadable,
+                    },
+                );
+            }
         }
+        let runs = runs_of(lost);
         let peers: Vec<PeerKey> = self.peers.keys().copied().collect();
         for peer in peers {
-            self.send(
-                peer,
-                ShareMessage::DontHave {
-                    runs: vec![Run::one(piece)],
-                },
-            );
+            for runs in runs.chunks(tuning::RUNS_PER_MESSAGE_MAX) {
+                self.send(
+                    peer,
+                    ShareMessage::DontHave {
+                        runs: runs.to_vec(),
+                    },
+                );
+            }
             self.to_fill.insert(peer);
         }
     }

@@ -150,7 +150,7 @@ impl Transfer {
             Input::PieceArrived { peer, piece } => self.on_piece_arrived(now, peer, piece),
             Input::PieceStored { peer, piece } => self.on_piece_stored(now, peer, piece),
             Input::PieceCorrupt { peer, piece } => self.on_piece_corrupt(now, peer, piece),
-            Input::PieceLost { piece } => self.on_piece_lost(piece),
+            Input::PiecesLost { first, count } => self.on_pieces_lost(first, count),
             Input::Sent {
                 peer,
                 piece: _,

@@ -816,9 +816,10 @@ impl Actor {
             StorageError::SourceChanged { .. } => geometry.file_pieces(geometry.locate(piece).file),
             _ => piece.get()..piece.get() + 1,
         };
-        for piece in lost.map(PieceIndex::new) {
-            self.engine(Input::PieceLost { piece });
-        }
+        self.engine(Input::PiecesLost {
+            first: PieceIndex::new(lost.start),
+            count: lost.end - lost.start,
+        });
     }
 
     /// A session is gone from the share; its peer is remembered for a while.
