@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use super::download::Progress;
 use super::pieces::PieceState;
-use super::transfer::{Peer, Transfer};
+use super::transfer::{Peer, Quiet, Transfer};
 use super::{Cause, Event, Output, Parting, PeerKey, Time, tuning};
 use crate::content::PieceIndex;
 use crate::wire::{Run, ShareMessage, runs_of};
@@ -46,7 +46,7 @@ impl Transfer {
         }
         if self.pieces.is_open(piece) {
             self.last_byte = now;
-            self.stale |= self.stalled.take().is_some();
+            self.stale |= std::mem::replace(&mut self.quiet, Quiet::No) != Quiet::No;
         }
     }
 
@@ -69,7 +69,7 @@ impl Transfer {
             return;
         }
         self.last_byte = now;
-        self.stalled = None;
+        self.quiet = Quiet::No;
         let others: Vec<PeerKey> = self
             .peers
             .iter()

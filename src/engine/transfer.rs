@@ -45,6 +45,15 @@ pub(super) struct Peer {
     pub(super) download: Download,
 }
 
+/// Whether nothing has arrived for so long that it was looked into.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Quiet {
+    /// Bytes arrive, or it is too early to tell.
+    No,
+    /// It was looked into, with this result.
+    Checked(Option<StallCause>),
+}
+
 /// The decisions of one share. See the contract in the module documentation of `engine`.
 #[derive(Debug)]
 pub struct Transfer {
@@ -64,7 +73,7 @@ pub struct Transfer {
     pub(super) last_have: Time,
     pub(super) last_byte: Time,
     pub(super) last_balance: Time,
-    pub(super) stalled: Option<StallCause>,
+    pub(super) quiet: Quiet,
     pub(super) search_at: Time,
     pub(super) search_pause: Duration,
     pub(super) completed: bool,
@@ -112,7 +121,7 @@ impl Transfer {
             last_have: now,
             last_byte: now,
             last_balance: now,
-            stalled: None,
+            quiet: Quiet::No,
             search_at: now,
             search_pause: tuning::SEARCH_MIN,
             completed,
@@ -199,7 +208,7 @@ impl Transfer {
         let balance =
             (incomplete && !self.peers.is_empty()).then(|| self.last_balance + BALANCE_EVERY);
         let stall =
-            (incomplete && self.stalled.is_none()).then(|| self.last_byte + tuning::STALL_AFTER);
+            (incomplete && self.quiet == Quiet::No).then(|| self.last_byte + tuning::STALL_AFTER);
         let search = self.wants_peers().then_some(self.search_at);
         let dial = if incomplete {
             self.table.deadline()
@@ -356,19 +365,20 @@ impl Transfer {
         }
     }
 
+    /// Tells why nothing arrives, once for each cause. Connected holders that only let us wait are no
+    /// stall.
     fn check_stall(&mut self) {
         let missing = self.pieces.without_holder();
-        let cause = if self.peers.is_empty() {
-            if self.table.knows_somebody() {
-                StallCause::Unreachable
-            } else {
-                StallCause::NoPeers
-            }
-        } else {
-            StallCause::NoHolder
+        let cause = match (self.peers.is_empty(), missing) {
+            (true, _) if self.table.knows_somebody() => Some(StallCause::Unreachable),
+            (true, _) => Some(StallCause::NoPeers),
+            (false, 0) => None,
+            (false, _) => Some(StallCause::NoHolder),
         };
-        if self.stalled != Some(cause) {
-            self.stalled = Some(cause);
+        let before = std::mem::replace(&mut self.quiet, Quiet::Checked(cause));
+        if let Some(cause) = cause
+            && before != Quiet::Checked(Some(cause))
+        {
             self.outputs
                 .push_back(Output::Event(Event::Stalled { cause, missing }));
         }
