@@ -21,7 +21,47 @@ Examples:
   shoal fetch LINK -d DIR --seed  download into DIR and keep on sharing
 
 A link is the right to read the share: whoever has it can fetch.
-Every flag has a variable: `--no-mdns` is `SHOAL_NO_MDNS=1`, `--up 1M` is `SHOAL_UP=1M`.";
+Every flag has a variable: `--no-mdns` is `SHOAL_NO_MDNS=1`, `--up 1M` is `SHOAL_UP=1M`; and a key in the settings
+file, `shoal/config.toml` in the XDG config folder: `no-mdns = true`, `up = \"1M\"`. Flags come first, then variables.";
+
+const SEED_EXAMPLES: &str = "\
+Examples:
+  shoal seed movie.mkv                      share a file until Ctrl-C
+  shoal seed photos --until-copies 2        leave when two others have everything
+  shoal seed a.bin b.bin --name both        two files as one share
+  shoal seed data --up 10M --for 8h --json  for scripts: a limit, an end, JSON lines";
+
+const FETCH_EXAMPLES: &str = "\
+Examples:
+  shoal fetch LINK                        into the current folder; run it again to resume
+  shoal fetch LINK -d /data --overwrite   into /data, over files that differ
+  shoal fetch LINK -o new-name            under another name
+  shoal fetch LINK --seed --ratio 2       stay until twice its size was sent
+  shoal fetch LINK --json | jq .type      for scripts";
+
+const LINK_EXAMPLES: &str = "\
+Examples:
+  shoal link photos                  the link that `shoal seed photos` would print, without addresses
+  shoal link photos --json | jq .bytes";
+
+const COMPLETIONS_EXAMPLES: &str = "\
+Examples:
+  shoal completions bash > ~/.local/share/bash-completion/completions/shoal
+  shoal completions zsh > ~/.zfunc/_shoal      with ~/.zfunc in fpath
+  shoal completions fish > ~/.config/fish/completions/shoal.fish";
+
+const MAN_EXAMPLES: &str = "\
+Examples:
+  shoal man | man -l -                 read it
+  shoal man > ~/.local/share/man/man1/shoal.1";
+
+const CONFIG_EXAMPLES: &str = "\
+Examples:
+  shoal config show                  what holds now, and why
+  shoal config show --up 1M          what would hold with this flag; takes those of every command
+  SHOAL_UP=1M shoal config show --json | jq -r 'select(.source != \"default\").key'
+
+What is shown is a settings file: `shoal/config.toml` in the XDG config folder takes it as it is.";
 
 /// Peer-to-peer file sharing: seed in one terminal, fetch in many, kill any peer.
 #[derive(Clone, Debug, Parser)]
@@ -40,11 +80,30 @@ pub(crate) struct Cli {
 #[derive(Clone, Debug, Subcommand)]
 pub(crate) enum Command {
     /// Share files or folders from where they lie; prints the link; stays until Ctrl-C or a stop rule
+    #[command(after_help = SEED_EXAMPLES)]
     Seed(SeedArgs),
     /// Download a share; serves while it downloads; returns when done
+    #[command(after_help = FETCH_EXAMPLES)]
     Fetch(FetchArgs),
     /// Print the link of local files without going online (no addresses in it)
+    #[command(after_help = LINK_EXAMPLES)]
     Link(LinkArgs),
+    /// Show the settings that hold, and where each comes from
+    #[command(after_help = CONFIG_EXAMPLES)]
+    Config(ConfigArgs),
+    /// Print completions for a shell
+    #[command(after_help = COMPLETIONS_EXAMPLES)]
+    Completions(CompletionsArgs),
+    /// Print the manual, a page for each command
+    #[command(after_help = MAN_EXAMPLES)]
+    Man,
+}
+
+impl Command {
+    /// Whether variables and the settings file have a say in it.
+    pub(crate) fn is_set_up(&self) -> bool {
+        !matches!(self, Self::Completions(_) | Self::Man)
+    }
 }
 
 /// Flags of `seed`.
@@ -103,6 +162,30 @@ pub(crate) struct LinkArgs {
     /// Name of the share [default: that of the first path]
     #[arg(long, env = "SHOAL_NAME", value_parser = name)]
     pub(crate) name: Option<Name>,
+}
+
+/// What `config` is to do.
+#[derive(Clone, Debug, Args)]
+#[command(arg_required_else_help = true)]
+pub(crate) struct ConfigArgs {
+    #[command(subcommand)]
+    pub(crate) command: ConfigCommand,
+}
+
+/// Verbs of `config`.
+#[derive(Clone, Debug, Subcommand)]
+pub(crate) enum ConfigCommand {
+    /// Print every setting with its value and where that comes from, as a settings file
+    #[command(after_help = CONFIG_EXAMPLES)]
+    Show,
+}
+
+/// Arguments of `completions`.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct CompletionsArgs {
+    /// Which shell
+    #[arg(value_name = "SHELL")]
+    pub(crate) shell: clap_complete::Shell,
 }
 
 /// When to stop sharing. The first rule met ends it.
@@ -191,9 +274,28 @@ pub(crate) enum When {
 /// The command line as clap knows it. Help does not name each variable: the rule for all stands below it.
 pub(crate) fn command() -> clap::Command {
     let hidden = |arg: clap::Arg| arg.hide_env(true);
-    Cli::command()
+    let command = Cli::command()
         .mut_args(hidden)
-        .mut_subcommands(|command| command.mut_args(hidden))
+        .mut_subcommands(|command| command.mut_args(hidden));
+    let flags = flags_of_commands(&command);
+    command.mut_subcommand("config", |config| {
+        config.mut_subcommand("show", |show| show.args(flags))
+    })
+}
+
+/// The flags that single commands have, each name once, not shown in help: `config show` takes them all.
+fn flags_of_commands(command: &clap::Command) -> Vec<clap::Arg> {
+    let mut flags: Vec<clap::Arg> = Vec::new();
+    for flag in command
+        .get_subcommands()
+        .flat_map(clap::Command::get_arguments)
+    {
+        let is_new = |known: &clap::Arg| known.get_long() != flag.get_long();
+        if flag.get_long().is_some() && flags.iter().all(is_new) {
+            flags.push(flag.clone().hide(true));
+        }
+    }
+    flags
 }
 
 fn name(text: &str) -> Result<Name, PathError> {
@@ -252,6 +354,20 @@ mod tests {
                 .map(|name| name.to_string_lossy().into_owned());
             assert_eq!(found, Some(expected));
         }
+    }
+
+    #[test]
+    fn the_help_of_every_command_has_examples() {
+        fn check(command: &clap::Command) {
+            let help = command.clone().render_help().to_string();
+            assert!(help.contains("Examples:\n  shoal "), "{help}");
+            assert!(
+                help.lines().all(|line| !line.contains("SHOAL_HOME")),
+                "{help}"
+            );
+            command.get_subcommands().for_each(check);
+        }
+        check(&command());
     }
 
     #[test]

@@ -7,6 +7,7 @@ mod args;
 mod commands;
 mod exit;
 mod output;
+mod settings;
 mod signals;
 mod units;
 
@@ -21,6 +22,7 @@ use self::args::{Cli, Command, OutputFlags, RULES, When};
 pub use self::exit::ExitCode;
 use self::exit::Failure;
 use self::output::{Manner, Output, Surroundings};
+use self::settings::{Setting, Settings};
 use self::signals::Signals;
 use crate::tui::screen;
 
@@ -29,6 +31,8 @@ use crate::tui::screen;
 pub struct Invocation {
     cli: Cli,
     manner: Manner,
+    /// What `config show` shows; of other commands nothing.
+    settings: Vec<Setting>,
 }
 
 impl Invocation {
@@ -63,10 +67,28 @@ pub fn log_writer() -> impl Write {
 /// The exit code when there is nothing to run: help and version were printed, or what is wrong with the line.
 pub fn parse(line: impl IntoIterator<Item = OsString>) -> Result<Invocation, ExitCode> {
     let line: Vec<_> = line.into_iter().collect();
-    match try_parse(&line) {
-        Ok(cli) => Ok(Invocation {
+    let refused = |failure: &Failure| {
+        let manner = Manner::choose(&output_flags_of(&line), &Surroundings::read());
+        Output::new(manner).failed(failure);
+        Err(failure.code)
+    };
+    let mut parsed = try_parse(&line, &Settings::default());
+    // Help, completions and the manual are there whatever the file says.
+    if parsed
+        .as_ref()
+        .is_ok_and(|(cli, _)| cli.command.is_set_up())
+    {
+        match Settings::read() {
+            Ok(settings) if settings.is_empty() => {}
+            Ok(settings) => parsed = try_parse(&line, &settings),
+            Err(failure) => return refused(&failure),
+        }
+    }
+    match parsed {
+        Ok((cli, settings)) => Ok(Invocation {
             manner: Manner::choose(&cli.output, &Surroundings::read()),
             cli,
+            settings,
         }),
         Err(error) => match error.kind() {
             ErrorKind::DisplayVersion => {
@@ -82,12 +104,7 @@ pub fn parse(line: impl IntoIterator<Item = OsString>) -> Result<Invocation, Exi
                 let _ = error.print();
                 Err(ExitCode::Usage)
             }
-            _ => {
-                let flags = output_flags_of(&line);
-                let manner = Manner::choose(&flags, &Surroundings::read());
-                Output::new(manner).failed(&usage_failure(&error));
-                Err(ExitCode::Usage)
-            }
+            _ => refused(&usage_failure(&error)),
         },
     }
 }
@@ -110,7 +127,12 @@ pub fn run(invocation: Invocation) -> ExitCode {
             Err(error) => return cannot_start(output, &error),
         };
         // A task of its own: whatever it is stuck in, a terminal that was stopped for example, a second signal gets through.
-        let command = tokio::spawn(commands::run(invocation.cli, output, signals));
+        let command = tokio::spawn(commands::run(
+            invocation.cli,
+            invocation.settings,
+            output,
+            signals,
+        ));
         tokio::select! {
             biased;
             ended = command => ended.unwrap_or_else(|error| {
@@ -138,8 +160,9 @@ fn version() -> String {
     format!("shoal {}", env!("CARGO_PKG_VERSION"))
 }
 
-fn try_parse(line: &[OsString]) -> Result<Cli, Error> {
-    let mut command = args::command();
+/// What is to be done, and the settings for `config show`.
+fn try_parse(line: &[OsString], file: &Settings) -> Result<(Cli, Vec<Setting>), Error> {
+    let mut command = file.applied(args::command());
     let matches = command.try_get_matches_from_mut(line)?;
     let cli = Cli::from_arg_matches(&matches).map_err(|error| error.format(&mut command))?;
     if let (Command::Fetch(fetch), Some((_, matches))) = (&cli.command, matches.subcommand())
@@ -156,7 +179,12 @@ fn try_parse(line: &[OsString]) -> Result<Cli, Error> {
             return Err(fetch.error(ErrorKind::MissingRequiredArgument, text));
         }
     }
-    Ok(cli)
+    let settings = match matches.subcommand() {
+        Some(("config", matches)) => matches.subcommand(),
+        _ => None,
+    };
+    let settings = settings.map(|(_, matches)| file.show(&command, matches));
+    Ok((cli, settings.unwrap_or_default()))
 }
 
 /// How to report what is wrong with a line that could not be read.
@@ -208,7 +236,7 @@ mod tests {
 
     fn tried(line: &[&str]) -> Result<Cli, Error> {
         let line: Vec<_> = ["shoal"].iter().chain(line).map(OsString::from).collect();
-        try_parse(&line)
+        try_parse(&line, &Settings::default()).map(|(cli, _)| cli)
     }
 
     fn failure(line: &[&str]) -> Failure {
@@ -266,7 +294,13 @@ mod tests {
         let filter = |line: &[&str]| {
             let cli = tried(&[&["seed", "a"], line].concat()).expect("a right line");
             let manner = Manner::choose(&cli.output, &Surroundings::read());
-            Invocation { cli, manner }.log_filter()
+            let settings = Vec::new();
+            Invocation {
+                cli,
+                manner,
+                settings,
+            }
+            .log_filter()
         };
         assert_eq!(filter(&[]), "warn");
         assert_eq!(filter(&["-v"]), "warn,shoal=info");

@@ -2,9 +2,11 @@
 //!
 //! They speak to storage and to the node, and tell `output` what is; they print nothing themselves. Called by `cli::run`.
 
+mod config;
 mod fetch;
 mod import;
 mod link;
+mod manual;
 mod online;
 mod rules;
 mod seed;
@@ -13,10 +15,16 @@ mod watch;
 use super::args::{Cli, Command};
 use super::exit::{ExitCode, Failure};
 use super::output::Output;
+use super::settings::Setting;
 use super::signals::Signals;
 
 /// Does what the command line says and reports a failure.
-pub(super) async fn run(cli: Cli, mut output: Output, signals: Signals) -> ExitCode {
+pub(super) async fn run(
+    cli: Cli,
+    settings: Vec<Setting>,
+    mut output: Output,
+    signals: Signals,
+) -> ExitCode {
     let Cli {
         command, network, ..
     } = cli;
@@ -24,6 +32,9 @@ pub(super) async fn run(cli: Cli, mut output: Output, signals: Signals) -> ExitC
         Command::Seed(args) => seed::run(args, &network, &mut output, &signals).await,
         Command::Fetch(args) => fetch::run(args, &network, &mut output, &signals).await,
         Command::Link(args) => link::run(args, &mut output, &signals).await,
+        Command::Config(_) => Ok(config::run(&settings, &mut output)),
+        Command::Completions(args) => Ok(manual::completions(args, &mut output)),
+        Command::Man => manual::man(&mut output),
     };
     let code = ended.unwrap_or_else(|failure| {
         output.failed(&failure);

@@ -9,8 +9,10 @@ use std::path::Path;
 use std::time::{Duration, SystemTime};
 
 use serde::Serialize;
+use serde_json::Value;
 
 use crate::cli::exit::Failure;
+use crate::cli::settings::{Setting, Shown};
 use crate::content::{Link, Manifest, Multiaddr, escape_hostile};
 use crate::node::{Cause, Fetched, NodeEvent, Phase, ShareStatus, StallCause, Via};
 use crate::tui::Picture;
@@ -89,6 +91,13 @@ pub(super) enum Body<'a> {
         code: i32,
         message: String,
         hint: Option<&'a str>,
+    },
+    /// By `config show` only.
+    Setting {
+        key: &'a str,
+        value: Value,
+        source: &'static str,
+        variable: &'a str,
     },
     /// In trace files only.
     Piece {
@@ -229,6 +238,21 @@ impl<'a> Body<'a> {
         }
     }
 
+    pub(super) fn setting(setting: &'a Setting) -> Self {
+        Self::Setting {
+            key: &setting.key,
+            value: match &setting.value {
+                Shown::Unset => Value::Null,
+                Shown::Switch(is_on) => Value::from(*is_on),
+                Shown::Count(count) => Value::from(*count),
+                Shown::Text(text) => Value::from(text.as_str()),
+                Shown::List(texts) => Value::from(texts.as_slice()),
+            },
+            source: setting.origin.name(),
+            variable: &setting.variable,
+        }
+    }
+
     fn kind(&self) -> &'static str {
         match self {
             Self::Link { .. } => "link",
@@ -240,6 +264,7 @@ impl<'a> Body<'a> {
             Self::Done { .. } => "done",
             Self::Stopped { .. } => "stopped",
             Self::Error { .. } => "error",
+            Self::Setting { .. } => "setting",
             Self::Piece { .. } => "piece",
         }
     }
@@ -325,11 +350,10 @@ fn fault(cause: Cause) -> &'static str {
 mod tests {
     use std::path::PathBuf;
 
-    use serde_json::Value;
-
     use super::*;
     use crate::cli::exit::ExitCode;
     use crate::cli::output::tests::{manifest, status};
+    use crate::cli::settings::Origin;
     use crate::content::PeerId;
 
     const SCHEMA: &str = include_str!("schema.json");
@@ -361,6 +385,12 @@ mod tests {
         let failure: &Failure = Box::leak(Box::new(
             Failure::new(ExitCode::NoPeer, "no peer").hint("start one"),
         ));
+        let setting: &Setting = Box::leak(Box::new(Setting {
+            key: "listen".into(),
+            variable: "SHOAL_LISTEN".into(),
+            value: Shown::List(vec!["a".into()]),
+            origin: Origin::Variable,
+        }));
         let manifest = manifest();
         let link = Link {
             share: manifest.id(),
@@ -448,6 +478,10 @@ mod tests {
             (
                 Body::error(failure),
                 r#"{"v":1,"type":"error","ts":1764000000.25,"code":3,"message":"no peer","hint":"start one"}"#,
+            ),
+            (
+                Body::setting(setting),
+                r#"{"v":1,"type":"setting","ts":1764000000.25,"key":"listen","value":["a"],"source":"variable","variable":"SHOAL_LISTEN"}"#,
             ),
             (
                 Body::piece(&NodeEvent::PieceStored {

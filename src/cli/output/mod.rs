@@ -17,6 +17,7 @@ pub(crate) use self::manner::{Manner, Surroundings};
 use self::manner::{Results, Talk};
 use self::trace::Trace;
 use super::exit::{ExitCode, Failure};
+use super::settings::Setting;
 use crate::content::{Link, Manifest, Multiaddr, escape_hostile};
 use crate::node::{Fetched, NodeEvent, Phase, ShareStatus, Told};
 use crate::storage::Skipped;
@@ -225,6 +226,21 @@ impl Output {
                 self.print(format!("{path}\n").as_bytes());
             }
         }
+    }
+
+    /// A setting and where it comes from.
+    pub(crate) fn setting(&mut self, setting: &Setting) {
+        if self.manner.results == Results::Json {
+            self.print_json(&Body::setting(setting), SystemTime::now());
+        } else {
+            let line = setting.line() + "\n";
+            self.text(line.as_bytes());
+        }
+    }
+
+    /// A text that is the result itself, the same for everybody.
+    pub(crate) fn text(&mut self, text: &[u8]) {
+        self.print(text);
     }
 
     /// A share is not served any longer.
