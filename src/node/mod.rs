@@ -22,6 +22,6 @@ mod status;
 pub use config::{FetchOptions, NodeConfig};
 pub use handle::{FetchError, Node, NodeError, NodeHandle, ShareHandle};
 pub use status::{
-    Cause, Fetched, NodeEvent, PeerActivity, PeerLane, Phase, ShareStatus, StallCause, Told, Tried,
-    Via,
+    Cause, Fetched, NodeEvent, OnlyHere, PeerActivity, PeerLane, Phase, ShareStatus, StallCause,
+    Told, Tried, Via,
 };

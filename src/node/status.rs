@@ -113,6 +113,39 @@ pub struct ShareStatus {
     pub peers: Vec<PeerLane>,
 }
 
+/// What would be lost to the peers that are connected if we left.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct OnlyHere {
+    /// Peers that do not hold everything yet.
+    pub peers: usize,
+    /// Part of the share that none of them holds, above 0, at most 1.
+    pub part: f64,
+}
+
+impl ShareStatus {
+    /// Whether the share lives on without us: one connected peer holds everything, or all together do.
+    #[must_use]
+    pub fn may_leave(&self) -> bool {
+        self.phase == Phase::Seed && !self.peers.is_empty() && self.copies_elsewhere() >= 1.0
+    }
+
+    /// What connected peers could not get any more if we left now; `None` when they need nothing that only we hold.
+    #[must_use]
+    pub fn only_here(&self) -> Option<OnlyHere> {
+        let peers = self.peers.iter().filter(|lane| lane.holds < 1.0).count();
+        let part = 1.0 - self.copies_elsewhere();
+        (self.phase == Phase::Seed && peers > 0 && part > 0.0).then_some(OnlyHere { peers, part })
+    }
+
+    /// Copies among the connected peers; we hold everything.
+    fn copies_elsewhere(&self) -> f64 {
+        if self.peers.iter().any(|lane| lane.holds >= 1.0) {
+            return 1.0_f64.max(self.availability - 1.0);
+        }
+        (self.availability - 1.0).max(0.0)
+    }
+}
+
 /// Something that happened, with when.
 #[derive(Clone, Debug)]
 pub struct Told {
@@ -214,4 +247,72 @@ pub struct Tried {
     pub address: Multiaddr,
     /// What happened, in a few words.
     pub outcome: String,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::content::{Digest, ShareId};
+    use crate::node::report;
+
+    /// A share we hold, and peers that hold these parts of it.
+    fn seeded(availability: f64, holds: &[f64]) -> ShareStatus {
+        let share = ShareId::from_digest(Digest::ZERO);
+        let mut status = report::unknown(share, "a".into(), Some(1_000), Phase::Seed);
+        status.availability = availability;
+        let lane = |holds: &f64| PeerLane {
+            peer: PeerId::from_bytes(&[0, 1, 7]).expect("a peer id"),
+            address: "/ip4/10.0.0.1/tcp/1".parse().expect("an address"),
+            via: Via::Lan,
+            agent: String::new(),
+            holds: *holds,
+            activity: PeerActivity::Idle,
+            asked: 0,
+            waiting: 0,
+            down_per_sec: 0,
+            up_per_sec: 0,
+            received: 0,
+            sent: 0,
+        };
+        status.peers = holds.iter().map(lane).collect();
+        status
+    }
+
+    #[test]
+    fn we_may_leave_when_the_others_have_it_all_together_or_one_alone() {
+        let cases: [(f64, &[f64], bool, Option<OnlyHere>); 6] = [
+            (1.0, &[], false, None),
+            (
+                1.0,
+                &[0.0],
+                false,
+                Some(OnlyHere {
+                    peers: 1,
+                    part: 1.0,
+                }),
+            ),
+            (
+                1.75,
+                &[0.5, 0.5],
+                false,
+                Some(OnlyHere {
+                    peers: 2,
+                    part: 0.25,
+                }),
+            ),
+            (2.0, &[0.5, 0.5], true, None),
+            (2.0, &[1.0], true, None),
+            (2.25, &[1.0, 0.25], true, None),
+        ];
+        for (availability, holds, may_leave, only_here) in cases {
+            let status = seeded(availability, holds);
+            assert_eq!(status.may_leave(), may_leave, "{availability} {holds:?}");
+            assert_eq!(status.only_here(), only_here, "{availability} {holds:?}");
+        }
+        let fetching = ShareStatus {
+            phase: Phase::Fetch,
+            ..seeded(1.0, &[0.0])
+        };
+        assert_eq!((fetching.may_leave(), fetching.only_here()), (false, None));
+    }
 }

@@ -314,9 +314,13 @@ mod tests {
         let lines = shown(&seed, 100, 23, Glyphs::Unicode);
         assert_eq!(
             lines[0],
-            "seed  ubuntu.iso  5.9 GiB  ↑ 40.0 MiB/s  1.2 GiB sent  4 peers  2.42 copies"
+            "seed  ubuntu.iso  5.9 GiB  ↑ 40.0 MiB/s  1.2 GiB sent  4 peers  you may leave now"
         );
         assert!(lines[1].starts_with("  12D3.."), "{lines:#?}");
+        seed.peers.remove(0);
+        seed.availability = 1.5;
+        let lines = shown(&seed, 100, 23, Glyphs::Unicode);
+        assert!(lines[0].ends_with("3 peers  1.50 copies"), "{lines:#?}");
     }
 
     #[test]

@@ -225,7 +225,11 @@ fn seeding(status: &ShareStatus, glyphs: Glyphs) -> Vec<Part> {
         Part::new(6, Tone::Good, flow(Flow::Up, status.up_per_sec, glyphs)).at_least(12),
         Part::new(5, Tone::Plain, format!("{} sent", bytes(status.uploaded))),
         peers(status),
-        Part::new(1, Tone::Plain, format!("{:.2} copies", status.availability)),
+        if status.may_leave() {
+            Part::new(4, Tone::Good, "you may leave now")
+        } else {
+            Part::new(1, Tone::Plain, format!("{:.2} copies", status.availability))
+        },
     ]
 }
 

@@ -168,6 +168,34 @@ mod tests {
         assert_eq!(line.plain(), "error: no");
     }
 
+    /// On a dark terminal and on a light one: nothing but the eight colours that themes keep readable, neither of the two
+    /// that are a background, and no background of our own.
+    #[test]
+    fn no_tone_vanishes_on_a_dark_or_a_light_terminal() {
+        const ALL: [Tone; 6] = [
+            Tone::Plain,
+            Tone::Strong,
+            Tone::Faint,
+            Tone::Good,
+            Tone::Warning,
+            Tone::Bad,
+        ];
+        // Bold, faint; red to cyan without black (30) and white (37).
+        let readable =
+            |code: &str| matches!(code, "1" | "2" | "31" | "32" | "33" | "34" | "35" | "36");
+        for tone in ALL {
+            let begin = tone.begin();
+            let codes = begin
+                .strip_prefix("\x1b[")
+                .and_then(|codes| codes.strip_suffix('m'));
+            assert!(begin.is_empty() || codes.is_some(), "{tone:?}: {begin:?}");
+            assert!(
+                codes.unwrap_or("1").split(';').all(readable),
+                "{tone:?}: {begin:?}"
+            );
+        }
+    }
+
     #[test]
     fn a_line_is_cut_to_its_columns_wherever_a_stretch_ends() {
         let mut line = Line::of(Tone::Strong, "abc");

@@ -87,6 +87,9 @@ async fn download(
     };
     let reason = watch.until(output, end).await;
     output.finish();
+    if reason == StopReason::Signal {
+        output.leaving(&watch.status());
+    }
     output.stopped(reason, watch.status().uploaded);
     Ok(ExitCode::Done)
 }

@@ -54,6 +54,9 @@ async fn serve(
         signals.complete();
     }
     output.finish();
+    if reason == StopReason::Signal {
+        output.leaving(&watch.status());
+    }
     output.stopped(reason, watch.status().uploaded);
     Ok(code)
 }

@@ -19,7 +19,7 @@ use self::trace::Trace;
 use super::exit::{ExitCode, Failure};
 use super::settings::Setting;
 use crate::content::{Link, Manifest, Multiaddr, escape_hostile};
-use crate::node::{Fetched, NodeEvent, Phase, ShareStatus, Told};
+use crate::node::{Fetched, NodeEvent, OnlyHere, Phase, ShareStatus, Told};
 use crate::storage::Skipped;
 use crate::tui::{
     Line, Narrator, Picture, Sentence, Tone, Weight, bytes, counted, frame, rate, screen, seconds,
@@ -243,6 +243,13 @@ impl Output {
         self.print(text);
     }
 
+    /// A signal ends a share that is whole here: says what others can get nowhere then, if anything.
+    pub(crate) fn leaving(&mut self, status: &ShareStatus) {
+        if let Some(only_here) = status.only_here() {
+            self.say(Tone::Warning, only_here_text(&only_here));
+        }
+    }
+
     /// A share is not served any longer.
     pub(crate) fn stopped(&mut self, reason: StopReason, uploaded: u64) {
         let (name, why) = match reason {
@@ -353,6 +360,18 @@ impl Pace {
         }
         is_due
     }
+}
+
+fn only_here_text(OnlyHere { peers, part }: &OnlyHere) -> String {
+    let (peers, are) = (
+        counted(*peers as u64, "peer"),
+        if *peers == 1 { "is" } else { "are" },
+    );
+    // Rounded up: 0% would say that nothing is lost.
+    let percent = (part * 100.0).ceil();
+    format!(
+        "warning: {peers} {are} not complete, and {percent}% of the share is held by nobody else that is connected"
+    )
 }
 
 fn done_text(fetched: &Fetched, status: &ShareStatus) -> String {
@@ -557,6 +576,16 @@ pub(super) mod tests {
         let mut output = Output::to(Box::new(Closed), manner);
         output.done(&fetched("a"), &status());
         output.finish();
+    }
+
+    #[test]
+    fn who_leaves_too_early_is_told_what_is_lost() {
+        let text = |peers, part| only_here_text(&OnlyHere { peers, part });
+        assert_eq!(
+            text(1, 0.001),
+            "warning: 1 peer is not complete, and 1% of the share is held by nobody else that is connected"
+        );
+        assert!(text(2, 1.0).contains("2 peers are not complete, and 100% of"));
     }
 
     #[test]
