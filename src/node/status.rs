@@ -123,10 +123,12 @@ pub struct OnlyHere {
 }
 
 impl ShareStatus {
-    /// Whether the share lives on without us: one connected peer holds everything, or all together do.
+    /// Whether others hold a full copy, one of them or the connected ones together, and nobody connected needs us.
     #[must_use]
     pub fn may_leave(&self) -> bool {
-        self.phase == Phase::Seed && !self.peers.is_empty() && self.copies_elsewhere() >= 1.0
+        // Two that hold everything part: who completed in this run need not be connected any more.
+        let is_copied = self.completed_peers > 0 || self.copies_elsewhere() >= 1.0;
+        self.phase == Phase::Seed && is_copied && self.only_here().is_none()
     }
 
     /// What connected peers could not get any more if we left now; `None` when they need nothing that only we hold.
@@ -139,10 +141,9 @@ impl ShareStatus {
 
     /// Copies among the connected peers; we hold everything.
     fn copies_elsewhere(&self) -> f64 {
-        if self.peers.iter().any(|lane| lane.holds >= 1.0) {
-            return 1.0_f64.max(self.availability - 1.0);
-        }
-        (self.availability - 1.0).max(0.0)
+        let is_full = self.peers.iter().any(|lane| lane.holds >= 1.0);
+        let least = if is_full { 1.0 } else { 0.0 };
+        (self.availability - 1.0).max(least)
     }
 }
 
@@ -309,6 +310,18 @@ mod tests {
             assert_eq!(status.may_leave(), may_leave, "{availability} {holds:?}");
             assert_eq!(status.only_here(), only_here, "{availability} {holds:?}");
         }
+        let completed = |status| ShareStatus {
+            completed_peers: 1,
+            ..status
+        };
+        assert!(
+            completed(seeded(1.0, &[])).may_leave(),
+            "it has gone with its copy"
+        );
+        assert!(
+            !completed(seeded(1.5, &[0.5])).may_leave(),
+            "this one needs us"
+        );
         let fetching = ShareStatus {
             phase: Phase::Fetch,
             ..seeded(1.0, &[0.0])
