@@ -260,8 +260,13 @@ impl Output {
             StopReason::Idle => ("idle", "nobody is pulling"),
             StopReason::Linger => ("linger", "served long enough"),
         };
-        // Leaving at once is what everybody expects of a fetch that is done.
-        if reason != StopReason::Idle {
+        // Leaving at once is what everybody expects of a fetch that is done and gave nothing.
+        let is_expected = match reason {
+            StopReason::Idle => true,
+            StopReason::Linger => uploaded == 0,
+            StopReason::Signal | StopReason::Time | StopReason::Ratio | StopReason::Copies => false,
+        };
+        if !is_expected {
             self.say(Tone::Plain, format!("{why}; {} sent", bytes(uploaded)));
         }
         if self.manner.results == Results::Json {
