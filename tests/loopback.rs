@@ -4,13 +4,12 @@
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
-use std::path::Path;
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
 use crate::support::liar::Liar;
-use crate::support::{Place, Process, tree, turn};
+use crate::support::{Place, Process, fetch, peer_of, seed, tree, turn};
 
 const MIB: usize = 1 << 20;
 
@@ -19,29 +18,6 @@ const REROUTE_MAX: Duration = Duration::from_secs(1);
 /// The same for a peer that falls silent: promised 2 s.
 const REROUTE_SILENT_MAX: Duration = Duration::from_secs(5);
 
-fn seed(place: &Place, home: &str, path: &Path, flags: &[&str]) -> (Process, String) {
-    let mut process = place
-        .shoal(home)
-        .arg("seed")
-        .arg(path)
-        .local()
-        .args(flags)
-        .spawn_json();
-    let link = process.link();
-    (process, link)
-}
-
-fn fetch(place: &Place, home: &str, link: &str, into: &Path, flags: &[&str]) -> Process {
-    fs::create_dir_all(into).unwrap();
-    place
-        .shoal(home)
-        .args(&["fetch", link, "--dir"])
-        .arg(into)
-        .local()
-        .args(flags)
-        .spawn_json()
-}
-
 fn done(process: &mut Process) -> Value {
     assert_eq!(process.wait(), 0, "{:?}", process.seen.last());
     process.wait_for_type("done")
@@ -49,18 +25,6 @@ fn done(process: &mut Process) -> Value {
 
 fn is_reroute(line: &Value, peer: &str, cause: &str) -> bool {
     line["type"] == "reroute" && line["peer"] == peer && line["cause"] == cause
-}
-
-/// The peer id at the end of the first `listening` line.
-fn peer_of(process: &mut Process) -> String {
-    let line = process.wait_for_type("listening");
-    line["addr"]
-        .as_str()
-        .unwrap()
-        .rsplit('/')
-        .next()
-        .unwrap()
-        .to_owned()
 }
 
 #[test]

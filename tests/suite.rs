@@ -11,5 +11,7 @@ mod loopback;
 mod merkle_golden;
 mod simulation;
 mod support;
+mod surfaces;
+mod terminal;
 mod tidy;
 mod wire_golden;

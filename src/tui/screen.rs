@@ -58,14 +58,21 @@ pub fn clear() {
 pub fn clear_on_panic() {
     let report = std::panic::take_hook();
     std::panic::set_hook(Box::new(move |panic| {
-        // The panic may come from a thread that is painting.
-        match SCREEN.try_lock() {
-            Ok(mut screen) => screen.clear(),
-            Err(TryLockError::Poisoned(screen)) => screen.into_inner().clear(),
-            Err(TryLockError::WouldBlock) => {}
-        }
+        send(&cleared_for_panic(&SCREEN, size().columns));
         report(panic);
     }));
+}
+
+/// The bytes that take the view off. None when the panic comes from a thread that is painting: waiting for it would
+/// never end.
+fn cleared_for_panic(screen: &Mutex<Screen>, columns: usize) -> Vec<u8> {
+    match screen.try_lock() {
+        Ok(mut screen) => screen.replaced(b"", Vec::new(), columns),
+        Err(TryLockError::Poisoned(screen)) => {
+            screen.into_inner().replaced(b"", Vec::new(), columns)
+        }
+        Err(TryLockError::WouldBlock) => Vec::new(),
+    }
 }
 
 /// Whether stderr is a terminal.
@@ -321,6 +328,35 @@ mod tests {
         assert_eq!(terminal.text(), ["$", "0123", "4567", "89", "x", "", ""]);
         terminal.feed(&screen.replaced(b"", view(&["new"]), 4));
         assert_eq!(terminal.text(), ["$", "new", ""]);
+    }
+
+    #[test]
+    fn a_panic_takes_the_view_off_and_leaves_the_cursor_at_the_beginning_of_a_line() {
+        let screen = Mutex::new(Screen { view: Vec::new() });
+        let mut terminal = Terminal::new(20);
+        terminal.feed(b"$ shoal\n");
+        let shown = lock_of(&screen).replaced(b"", view(&["one", "two"]), 20);
+        terminal.feed(&shown);
+        let is_poisoned = std::thread::scope(|scope| {
+            let painter = scope.spawn(|| {
+                let _guard = lock_of(&screen);
+                assert_eq!(
+                    cleared_for_panic(&screen, 20),
+                    b"",
+                    "the painter itself cannot wait"
+                );
+                panic!("expected by this test");
+            });
+            painter.join().is_err()
+        });
+        assert!(is_poisoned && screen.is_poisoned());
+        terminal.feed(&cleared_for_panic(&screen, 20));
+        assert_eq!(terminal.text(), ["$ shoal", ""]);
+        assert!(terminal.is_cursor_shown);
+    }
+
+    fn lock_of(screen: &Mutex<Screen>) -> MutexGuard<'_, Screen> {
+        screen.lock().expect("nobody panicked yet")
     }
 
     #[test]

@@ -5,6 +5,8 @@
 //! something. Nothing here sleeps for luck: every wait is for a condition and has a deadline.
 
 pub mod liar;
+pub mod lines;
+pub mod terminal;
 
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader, Read};
@@ -110,6 +112,12 @@ impl Shoal {
         self
     }
 
+    #[must_use]
+    pub fn env(mut self, name: &str, value: impl AsRef<std::ffi::OsStr>) -> Self {
+        self.command.env(name, value);
+        self
+    }
+
     /// The flags every process of these tests has: loopback, its home, no multicast.
     #[must_use]
     pub fn local(self) -> Self {
@@ -125,6 +133,24 @@ impl Shoal {
             code: code_of(output.status),
             stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
             stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
+        }
+    }
+
+    /// Runs to the end with a stdout, or a stderr, that nobody reads.
+    pub fn run_unheard(mut self, unheard: Unheard) -> Outcome {
+        let (reader, writer) = std::io::pipe().unwrap();
+        drop(reader);
+        let command = self.command.stdin(Stdio::null());
+        let command = match unheard {
+            Unheard::Stdout => command.stdout(writer).stderr(Stdio::piped()),
+            Unheard::Stderr => command.stderr(writer).stdout(Stdio::piped()),
+        };
+        let heard = command.spawn().unwrap().wait_with_output().unwrap();
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        Outcome {
+            code: code_of(heard.status),
+            stdout: text(&heard.stdout),
+            stderr: text(&heard.stderr),
         }
     }
 
@@ -161,6 +187,49 @@ impl Shoal {
             log: shoal.log,
         }
     }
+}
+
+/// Starts `shoal seed` and gives it with its link.
+pub fn seed(place: &Place, home: &str, path: &Path, flags: &[&str]) -> (Process, String) {
+    let shoal = place.shoal(home).arg("seed").arg(path);
+    let mut process = shoal.local().args(flags).spawn_json();
+    let link = process.link();
+    (process, link)
+}
+
+/// Starts `shoal fetch` into a folder that is made when missing.
+pub fn fetch(place: &Place, home: &str, link: &str, into: &Path, flags: &[&str]) -> Process {
+    fs::create_dir_all(into).unwrap();
+    let shoal = place.shoal(home).args(&["fetch", link, "--dir"]).arg(into);
+    shoal.local().args(flags).spawn_json()
+}
+
+/// The peer id at the end of the first `listening` line.
+pub fn peer_of(process: &mut Process) -> String {
+    let line = process.wait_for_type("listening");
+    let addr = line["addr"].as_str().unwrap();
+    addr.rsplit('/').next().unwrap().to_owned()
+}
+
+/// The end of a process that is a closed pipe.
+#[derive(Clone, Copy, Debug)]
+pub enum Unheard {
+    Stdout,
+    Stderr,
+}
+
+/// Says that a test did not run, for `scripts/check` to count.
+pub fn skip(test: &str, reason: &str) {
+    use std::io::Write;
+    let Some(path) = std::env::var_os("SHOAL_SKIPS") else {
+        return;
+    };
+    let mut file = File::options()
+        .create(true)
+        .append(true)
+        .open(path)
+        .unwrap();
+    writeln!(file, "SKIPPED: {test}: {reason}").unwrap();
 }
 
 /// How a process ended that was run to its end.
