@@ -6,6 +6,7 @@
 #![allow(unreachable_pub, reason = "modules of one binary share helpers")]
 
 mod cli;
+mod contract;
 mod lock;
 mod loopback;
 mod merkle_golden;
