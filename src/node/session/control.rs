@@ -106,7 +106,8 @@ pub(super) async fn write(
         ended = write_messages(&session, &mut stream, &mut jobs) => ended,
     };
     if let Err(error) = ended {
-        session.end(DownCause::Closed, error.to_string());
+        let reason = error.to_string();
+        session.end_after_control(DownCause::Closed, reason).await;
     }
 }
 

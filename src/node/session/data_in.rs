@@ -52,7 +52,7 @@ pub(super) async fn read(session: Session, stream: ReadHalf<PeerStream>) {
         () = ending.cancelled() => return,
         ended = reader.read_slices() => ended,
     };
-    session.end(cause, reason);
+    session.end_after_control(cause, reason).await;
 }
 
 struct Reader {

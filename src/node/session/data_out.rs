@@ -49,7 +49,8 @@ pub(super) async fn write(
         ended = write_all(&session, &mut stream, &mut loaded) => ended,
     };
     if let Err(error) = ended {
-        session.end(DownCause::Closed, error.to_string());
+        let reason = error.to_string();
+        session.end_after_control(DownCause::Closed, reason).await;
     }
 }
 

@@ -12,6 +12,7 @@ mod data_out;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::time::Duration;
 
 use tokio::sync::{Notify, mpsc};
 use tokio::time::Instant;
@@ -34,6 +35,10 @@ const DATA_QUEUE_MAX: usize = 1_024;
 
 /// Bytes that may arrive without having been asked for.
 const UNASKED_BYTES_MAX: u64 = 1024 * 1024;
+
+/// How long the control stream may still be read when another stream ended. Far more than reading takes; on a connection
+/// whose control stream lives on, a loss is told this much later.
+const LAST_WORDS_MAX: Duration = Duration::from_millis(50);
 
 /// What all sessions of a process use together.
 pub(super) struct Shop {
@@ -191,11 +196,21 @@ impl Session {
         }
     }
 
+    /// Ends the session because one of its streams did. What the peer said before it left, its last pieces and that it
+    /// is complete, may still be unread in the control stream: whose reader ends the session itself when it is through.
+    async fn end_after_control(&self, cause: DownCause, reason: impl Into<String>) {
+        if cause == DownCause::Closed {
+            // A peer that was killed ends both streams at once, and nobody waits.
+            let _ = tokio::time::timeout(LAST_WORDS_MAX, self.ended()).await;
+        }
+        self.end(cause, reason);
+    }
+
     /// Says goodbye and ends the session once that is written, or after a moment.
     pub(super) async fn leave(&self) {
         let flushed = self.0.flushed.notified();
         if self.0.control.try_send(Control::Goodbye).is_ok() {
-            let wait = std::time::Duration::from_millis(200);
+            let wait = Duration::from_millis(200);
             // A peer that does not read its goodbye in time does without.
             let _ = tokio::time::timeout(wait, flushed).await;
         }
