@@ -278,17 +278,16 @@ fn a_seed_stops_at_its_ratio() {
 fn a_seed_stops_when_so_many_others_have_everything() {
     let _turn = turn();
     let place = Place::new();
-    let file = place.file("data.bin", 2 * MIB);
-    let (mut seeder, link) = seed(
-        &place,
-        "home",
-        &file,
-        &["--until-copies", "2", "--for", "1h"],
-    );
-    // Two homes: who takes the identity of one that left is the same peer again.
-    for (home, into) in [("home-a", "a"), ("home-a", "b"), ("home-b", "c")] {
+    let file = place.file("data.bin", MIB);
+    let flags = ["--until-copies", "6", "--for", "1h"];
+    let (mut seeder, link) = seed(&place, "home", &file, &flags);
+    // Homes of their own: who takes the identity of one that left is the same peer again. None stays for a moment, so
+    // that they are complete is the last thing they say.
+    for home in ["a", "a", "b", "c", "d", "e", "f"] {
         assert!(seeder.all("stopped").is_empty(), "one peer is one copy");
-        let mut fetcher = fetch(&place, home, &link, &place.path(into), &["--linger", "0"]);
+        let into = place.path(&format!("out-{home}"));
+        let _ = fs::remove_dir_all(&into);
+        let mut fetcher = fetch(&place, home, &link, &into, &["--linger", "0"]);
         assert_eq!(fetcher.wait(), 0);
     }
     assert_eq!(stopped(&mut seeder)["reason"], "copies");
