@@ -85,6 +85,8 @@ pub(crate) enum Command {
     /// Download a share; serves while it downloads; returns when done
     #[command(after_help = FETCH_EXAMPLES)]
     Fetch(FetchArgs),
+    /// Take part without a share: a meeting point for others; prints its addresses
+    Node(NodeArgs),
     /// Print the link of local files without going online (no addresses in it)
     #[command(after_help = LINK_EXAMPLES)]
     Link(LinkArgs),
@@ -151,6 +153,14 @@ pub(crate) struct FetchArgs {
     pub(crate) seed: bool,
     #[command(flatten)]
     pub(crate) rules: RuleFlags,
+}
+
+/// Flags of `node`.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct NodeArgs {
+    /// Stop after this long [default: at a signal]
+    #[arg(id = "for", long = "for", env = "SHOAL_FOR", value_name = "DURATION", value_parser = units::duration)]
+    pub(crate) time: Option<Duration>,
 }
 
 /// Flags of `link`.

@@ -39,10 +39,12 @@ impl Invocation {
     /// What to log unless the user says otherwise, as `tracing` filters are written.
     #[must_use]
     pub fn log_filter(&self) -> &'static str {
+        // Two parts of libp2p call normal things warnings and errors: a routing table that is still empty, and multicast
+        // on an interface that cannot do it.
         match (self.cli.output.quiet, self.cli.output.verbose) {
-            (true, _) => "error",
-            (false, 0) => "warn",
-            (false, 1) => "warn,shoal=info",
+            (true, _) => "error,libp2p_mdns=off",
+            (false, 0) => "warn,libp2p_kad=error,libp2p_mdns=off",
+            (false, 1) => "warn,shoal=info,libp2p_kad=error,libp2p_mdns=off",
             (false, 2) => "info,shoal=debug",
             (false, _) => "debug",
         }
@@ -302,9 +304,10 @@ mod tests {
             }
             .log_filter()
         };
-        assert_eq!(filter(&[]), "warn");
-        assert_eq!(filter(&["-v"]), "warn,shoal=info");
+        let quieted = "libp2p_kad=error,libp2p_mdns=off";
+        assert_eq!(filter(&[]), format!("warn,{quieted}"));
+        assert_eq!(filter(&["-v"]), format!("warn,shoal=info,{quieted}"));
         assert_eq!(filter(&["-vv"]), "info,shoal=debug");
-        assert_eq!(filter(&["-q", "-v"]), "error");
+        assert_eq!(filter(&["-q", "-v"]), "error,libp2p_mdns=off");
     }
 }

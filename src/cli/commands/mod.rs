@@ -7,6 +7,7 @@ mod fetch;
 mod import;
 mod link;
 mod manual;
+mod node;
 mod online;
 mod rules;
 mod seed;
@@ -31,6 +32,7 @@ pub(super) async fn run(
     let ended = match &command {
         Command::Seed(args) => seed::run(args, &network, &mut output, &signals).await,
         Command::Fetch(args) => fetch::run(args, &network, &mut output, &signals).await,
+        Command::Node(args) => node::run(args, &network, &mut output, &signals).await,
         Command::Link(args) => link::run(args, &mut output, &signals).await,
         Command::Config(_) => Ok(config::run(&settings, &mut output)),
         Command::Completions(args) => Ok(manual::completions(args, &mut output)),

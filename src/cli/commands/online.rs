@@ -17,11 +17,16 @@ pub(super) async fn start(
     flags: &NetworkFlags,
     output: &mut Output,
 ) -> Result<NodeHandle, Failure> {
-    let node = Node::start(config(flags)?).await?;
+    let node = start_silently(flags).await?;
     for address in node.listeners().await {
         output.listening(&address);
     }
     Ok(node)
+}
+
+/// Starts a node and says nothing.
+pub(super) async fn start_silently(flags: &NetworkFlags) -> Result<NodeHandle, Failure> {
+    Ok(Node::start(config(flags)?).await?)
 }
 
 fn config(flags: &NetworkFlags) -> Result<NodeConfig, Failure> {

@@ -167,6 +167,15 @@ impl Output {
         });
     }
 
+    /// An address we can be reached at, of a command whose result it is.
+    pub(crate) fn listening_here(&mut self, address: &Multiaddr) {
+        if self.manner.results == Results::Json {
+            self.listening(address);
+        } else {
+            self.print(format!("{address}\n").as_bytes());
+        }
+    }
+
     /// What an import left out.
     pub(crate) fn skipped(&mut self, skipped: &[Skipped]) {
         for Skipped { path, reason } in skipped.iter().take(SKIPPED_SHOWN_MAX) {
