@@ -12,24 +12,65 @@ use libp2p::{Multiaddr, PeerId};
 /// Addresses kept for one peer. More only delays a failing dial; fewer lose a second interface.
 pub(super) const ADDRESSES_PER_PEER_MAX: usize = 8;
 
+/// Claimed addresses looked at: a message of libp2p holds a few hundred.
+const CLAIMED_MAX: usize = 256;
+
 /// Peers in the book: about 4 MiB when full. The one not heard of for longest makes room.
 pub(super) const PEERS_MAX: usize = 4096;
 
-/// The IP address and port of `/ip4|ip6/../tcp/..`, with or without a final `/p2p/`; `None` for anything else.
-pub(super) fn socket_address(address: &Multiaddr) -> Option<SocketAddr> {
+/// What carries a connection to an address.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Carrier {
+    /// `/tcp/..`: dialled first, since a dead peer is noticed at once.
+    Tcp,
+    /// `/udp/../quic-v1`: what remains where TCP does not pass.
+    Quic,
+}
+
+/// Carrier, IP address and port of `/ip4|ip6/../tcp/..` or `/ip4|ip6/../udp/../quic-v1`, with or without a final
+/// `/p2p/`; `None` for anything else.
+pub(super) fn endpoint(address: &Multiaddr) -> Option<(Carrier, SocketAddr)> {
     let mut parts = address.iter();
     let ip = match parts.next()? {
         Protocol::Ip4(ip) => IpAddr::V4(ip),
         Protocol::Ip6(ip) => IpAddr::V6(ip),
         _ => return None,
     };
-    let Protocol::Tcp(port) = parts.next()? else {
-        return None;
+    let (carrier, port) = match parts.next()? {
+        Protocol::Tcp(port) => (Carrier::Tcp, port),
+        Protocol::Udp(port) if parts.next() == Some(Protocol::QuicV1) => (Carrier::Quic, port),
+        _ => return None,
     };
     match (parts.next(), parts.next()) {
-        (None | Some(Protocol::P2p(_)), None) => Some(SocketAddr::new(ip, port)),
+        (None | Some(Protocol::P2p(_)), None) => Some((carrier, SocketAddr::new(ip, port))),
         _ => None,
     }
+}
+
+/// The IP address and port of an address that [`endpoint`] understands.
+pub(super) fn socket_address(address: &Multiaddr) -> Option<SocketAddr> {
+    endpoint(address).map(|(_, socket)| socket)
+}
+
+/// Whether the address is one of QUIC.
+pub(super) fn is_quic(address: &Multiaddr) -> bool {
+    endpoint(address).is_some_and(|(carrier, _)| carrier == Carrier::Quic)
+}
+
+/// The address of QUIC beside an address of TCP: the same host, the same number.
+pub(super) fn quic_beside(tcp: SocketAddr) -> Multiaddr {
+    Multiaddr::from(tcp.ip())
+        .with(Protocol::Udp(tcp.port()))
+        .with(Protocol::QuicV1)
+}
+
+/// The address with another port of TCP.
+pub(super) fn with_tcp_port(address: &Multiaddr, port: u16) -> Multiaddr {
+    let replaced = |part| match part {
+        Protocol::Tcp(_) => Protocol::Tcp(port),
+        part => part,
+    };
+    address.iter().map(replaced).collect()
 }
 
 /// Splits a final `/p2p/` off.
@@ -41,7 +82,7 @@ pub(super) fn split_peer(address: &Multiaddr) -> (Multiaddr, Option<PeerId>) {
     }
 }
 
-/// Whether a dial to the address can reach anybody: TCP, one host, a port.
+/// Whether a dial to the address can reach anybody: TCP or QUIC, one host, a port.
 pub(super) fn is_dialable(address: &Multiaddr) -> bool {
     let Some(socket) = socket_address(address) else {
         return false;
@@ -68,8 +109,8 @@ pub(super) enum Speaker {
     Elsewhere,
 }
 
-/// The addresses among `claimed` that may lead to `peer`, without `/p2p/`, without repetition, at most
-/// [`ADDRESSES_PER_PEER_MAX`]. Dropped are undialable ones, those naming another peer, loopback ones of a distant
+/// The addresses among `claimed` that may lead to `peer`, without `/p2p/`, without repetition, those of TCP first, at
+/// most [`ADDRESSES_PER_PEER_MAX`]. Dropped are undialable ones, those naming another peer, loopback ones of a distant
 /// speaker, and those in `ours`.
 pub(super) fn admit(
     peer: &PeerId,
@@ -78,7 +119,7 @@ pub(super) fn admit(
     ours: &[Multiaddr],
 ) -> Vec<Multiaddr> {
     let mut admitted = Vec::new();
-    for address in claimed {
+    for address in claimed.into_iter().take(CLAIMED_MAX) {
         let (bare, named) = split_peer(&address);
         let usable = is_dialable(&bare)
             && named.is_none_or(|named| named == *peer)
@@ -88,10 +129,10 @@ pub(super) fn admit(
         if usable {
             admitted.push(bare);
         }
-        if admitted.len() == ADDRESSES_PER_PEER_MAX {
-            break;
-        }
     }
+    // Stable: within each the speaker's order stays.
+    admitted.sort_by_key(is_quic);
+    admitted.truncate(ADDRESSES_PER_PEER_MAX);
     admitted
 }
 
@@ -129,7 +170,12 @@ impl AddressBook {
         entry.updated = updates;
         entry.addresses.retain(|known| *known != address);
         entry.addresses.insert(0, address);
-        entry.addresses.truncate(ADDRESSES_PER_PEER_MAX);
+        if entry.addresses.len() > ADDRESSES_PER_PEER_MAX {
+            // The oldest of QUIC goes first: what is dialled first is not pushed out by its own fallback.
+            let spare = entry.addresses.iter().rposition(is_quic);
+            let spare = spare.unwrap_or(ADDRESSES_PER_PEER_MAX);
+            entry.addresses.remove(spare);
+        }
     }
 
     /// Forgets an address that proved wrong.
@@ -158,7 +204,7 @@ mod tests {
     }
 
     #[test]
-    fn only_tcp_to_one_host_is_dialable() {
+    fn only_one_host_by_tcp_or_quic_is_dialable() {
         let check =
             |text: &str, expected| assert_eq!(is_dialable(&address(text)), expected, "{text}");
         check("/ip4/10.0.0.1/tcp/4001", true);
@@ -170,7 +216,10 @@ mod tests {
         check("/ip4/224.0.0.1/tcp/4001", false);
         check("/ip4/255.255.255.255/tcp/1", false);
         check("/ip4/10.0.0.1/tcp/0", false);
-        check("/ip4/10.0.0.1/udp/1/quic-v1", false);
+        check("/ip4/10.0.0.1/udp/1/quic-v1", true);
+        check("/ip4/10.0.0.1/udp/0/quic-v1", false);
+        check("/ip4/10.0.0.1/udp/1/quic", false);
+        check("/ip4/10.0.0.1/udp/1", false);
         check("/ip4/10.0.0.1/tcp/1/ws", false);
         check("/dns4/example.org/tcp/1", false);
     }
@@ -225,6 +274,21 @@ mod tests {
             book.addresses(&first).is_empty(),
             "the stalest peer makes room"
         );
+    }
+
+    #[test]
+    fn quic_never_pushes_tcp_out() {
+        let (peer, mut book) = (PeerId::random(), AddressBook::default());
+        let quic = |port: u16| address(&format!("/ip4/10.0.0.1/udp/{port}/quic-v1"));
+        let tcp = |port: u16| address(&format!("/ip4/10.0.0.1/tcp/{port}"));
+        book.add(peer, tcp(1));
+        (1..=20).for_each(|port| book.add(peer, quic(port)));
+        assert_eq!(book.addresses(&peer).len(), ADDRESSES_PER_PEER_MAX);
+        assert!(book.addresses(&peer).contains(&tcp(1)));
+        let claimed = (1..=20).map(quic).chain([tcp(2)]);
+        let admitted = admit(&peer, claimed, Speaker::Elsewhere, &[]);
+        assert_eq!(admitted.len(), ADDRESSES_PER_PEER_MAX);
+        assert_eq!(admitted[0], tcp(2));
     }
 
     #[test]

@@ -47,6 +47,7 @@ pub(super) struct Behaviour {
     pub(super) ping: ping::Behaviour,
     pub(super) kad: Toggle<kad::Behaviour<ProviderStore>>,
     pub(super) mdns: Toggle<mdns::tokio::Behaviour>,
+    pub(super) mdns_ipv6: Toggle<mdns::tokio::Behaviour>,
     pub(super) streams: streams::Behaviour,
 }
 
@@ -65,7 +66,8 @@ impl Behaviour {
             identify: identify(config),
             ping: ping::Behaviour::default(),
             kad: Toggle::from(config.dht.then(|| kademlia(local_peer, seed))),
-            mdns: Toggle::from(config.mdns.then(|| multicast(local_peer)).flatten()),
+            mdns: Toggle::from(config.mdns.then(|| multicast(local_peer, Ip::V4)).flatten()),
+            mdns_ipv6: Toggle::from(config.mdns.then(|| multicast(local_peer, Ip::V6)).flatten()),
             streams: streams::Behaviour::new(),
         }
     }
@@ -105,9 +107,20 @@ fn kademlia(local_peer: PeerId, seed: u64) -> kad::Behaviour<ProviderStore> {
     kademlia
 }
 
+/// Over which of the two multicast speaks: libp2p's does one or the other.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Ip {
+    V4,
+    V6,
+}
+
 /// `None` when multicast is not possible here (no network, a container without it): the other means remain.
-fn multicast(local_peer: PeerId) -> Option<mdns::tokio::Behaviour> {
-    mdns::tokio::Behaviour::new(mdns::Config::default(), local_peer)
+fn multicast(local_peer: PeerId, ip: Ip) -> Option<mdns::tokio::Behaviour> {
+    let settings = mdns::Config {
+        enable_ipv6: ip == Ip::V6,
+        ..mdns::Config::default()
+    };
+    mdns::tokio::Behaviour::new(settings, local_peer)
         .inspect_err(|error| tracing::warn!(%error, "mDNS is not available"))
         .ok()
 }

@@ -8,7 +8,8 @@
 //! | new | a connection to its peer exists | opening streams |
 //! | new | none | dialling every address that is not being dialled for that peer already |
 //! | dialling | any connection to its peer comes up | opening streams |
-//! | dialling | last dial failed, addresses left (new ones, or cut off by a wrong peer) | dialling those |
+//! | dialling | last dial failed, addresses left (new ones, of QUIC, or cut off by a wrong peer) | dialling those |
+//! | dialling | [`QUIC_DELAY`] passed | dialling those of QUIC as well |
 //! | dialling | last dial failed, none left | failed, with every address and cause |
 //! | opening streams | streams open | answered |
 //! | opening streams | connection closed, or silent for [`STREAMS_PATIENCE`] | new, avoiding it, at most [`RETRIES_MAX`] times |
@@ -25,10 +26,10 @@ use libp2p::{Multiaddr, PeerId};
 use tokio::sync::oneshot;
 
 use super::SessionStreams;
-use super::addresses::{is_dialable, split_peer};
+use super::addresses::{is_dialable, is_quic, socket_address, split_peer};
 use super::dial_error::{DialError, DialFailure, failure_of};
 use super::streams::OPEN_TIMEOUT;
-use super::transport::SETUP_TIMEOUT;
+use super::transport::{QUIC_HANDSHAKE_MAX, SETUP_TIMEOUT};
 
 /// The whole of an `open_session`: one full dial, and time for streams on both sides of it.
 pub(super) const OPENING_TIMEOUT: Duration = Duration::from_secs(8);
@@ -43,6 +44,10 @@ const RETRIES_MAX: u8 = 2;
 /// Addresses of one dial, all tried at once, so that a dead one delays nobody.
 const ADDRESSES_PER_DIAL_MAX: usize = 16;
 
+/// How long dials by TCP run alone before addresses of QUIC are dialled beside them; sooner when all of TCP failed. Less
+/// makes sessions on QUIC, whose dead peers are silent for seconds; more delays the networks that only let UDP through.
+pub(super) const QUIC_DELAY: Duration = Duration::from_millis(500);
+
 /// How long a dial that Kademlia began to the same peer may run alone before ours starts beside it.
 const FOREIGN_DIAL_PATIENCE: Duration = Duration::from_millis(300);
 
@@ -53,6 +58,10 @@ const _: () = assert!(
     SETUP_TIMEOUT.as_millis() + STREAMS_PATIENCE.as_millis() <= OPENING_TIMEOUT.as_millis()
 );
 const _: () = assert!(STREAMS_PATIENCE.as_millis() <= OPEN_TIMEOUT.as_millis());
+const _: () = assert!(
+    QUIC_DELAY.as_millis() + QUIC_HANDSHAKE_MAX.as_millis() + STREAMS_PATIENCE.as_millis()
+        <= OPENING_TIMEOUT.as_millis()
+);
 
 /// Where the answer of an opening goes.
 pub(super) type Reply = oneshot::Sender<Result<SessionStreams, DialError>>;
@@ -85,6 +94,8 @@ struct Opening {
     peer: Option<PeerId>,
     /// Bare addresses of the call, each with the peer it named.
     given: Vec<(Multiaddr, Option<PeerId>)>,
+    /// Those of QUIC among them that wait for the dials of TCP, until when. Only while the peer is not known.
+    held: Option<(Vec<(Multiaddr, Option<PeerId>)>, Instant)>,
     tried: Vec<(Multiaddr, DialFailure)>,
     deadline: Instant,
     /// Connections that went away or kept silent.
@@ -102,6 +113,10 @@ struct PeerDial {
     failed: Vec<(Multiaddr, DialFailure)>,
     /// Leaves a dial of somebody else alone until then.
     hold_until: Option<Instant>,
+    /// When addresses of QUIC are dialled beside those of TCP.
+    quic_at: Option<Instant>,
+    /// Whether there are some that wait for it.
+    holds_quic: bool,
 }
 
 /// One dial of ours that has not ended.
@@ -173,6 +188,7 @@ impl Dialling {
             reply,
             peer,
             given,
+            held: None,
             tried: Vec::new(),
             deadline: now + OPENING_TIMEOUT,
             avoid: Vec::new(),
@@ -264,6 +280,9 @@ impl Dialling {
             }) => {
                 if let Some(opening) = self.openings.get_mut(&id) {
                     opening.tried.extend(failures.iter().cloned());
+                    if !self.is_dialling_for(id) {
+                        self.dial_held(id);
+                    }
                     self.fail_if_nothing_is_left(id);
                 }
             }
@@ -359,11 +378,21 @@ impl Dialling {
         let held: Vec<PeerId> = self
             .dials
             .iter()
-            .filter(|(_, dial)| dial.hold_until.is_some_and(|until| now >= until))
+            .filter(|(_, dial)| dial.due().is_some_and(|due| now >= due))
             .map(|(peer, _)| *peer)
             .collect();
         for peer in held {
             self.dial(peer, now, around);
+        }
+        let is_due = |opening: &Opening| opening.held.as_ref().is_some_and(|(_, at)| now >= *at);
+        let held: Vec<u64> = self
+            .openings
+            .iter()
+            .filter(|(_, opening)| is_due(opening))
+            .map(|(id, _)| *id)
+            .collect();
+        for id in held {
+            self.dial_held(id);
         }
     }
 
@@ -373,10 +402,14 @@ impl Dialling {
             let patience = opening
                 .streams_on
                 .map(|(_, since)| since + STREAMS_PATIENCE);
-            patience.map_or(opening.deadline, |patience| patience.min(opening.deadline))
+            let held = opening.held.as_ref().map(|(_, at)| *at);
+            [patience, held]
+                .into_iter()
+                .flatten()
+                .fold(opening.deadline, Instant::min)
         });
         openings
-            .chain(self.dials.values().filter_map(|dial| dial.hold_until))
+            .chain(self.dials.values().filter_map(PeerDial::due))
             .min()
     }
 
@@ -386,7 +419,7 @@ impl Dialling {
             return;
         };
         let Some(peer) = opening.peer else {
-            self.dial_strangers(id);
+            self.dial_strangers(id, now);
             return;
         };
         if let Some(connection) = around.connection_to(&peer, &opening.avoid) {
@@ -402,11 +435,37 @@ impl Dialling {
     }
 
     /// Dials each given address of an opening whose peer is not known; the first to answer is it.
-    fn dial_strangers(&mut self, id: u64) {
-        let Some(opening) = self.openings.get(&id) else {
+    fn dial_strangers(&mut self, id: u64, now: Instant) {
+        let Some(opening) = self.openings.get_mut(&id) else {
             return;
         };
-        for (bare, named) in &opening.given {
+        let (held, first): (Vec<_>, Vec<_>) = opening
+            .given
+            .iter()
+            .cloned()
+            .partition(|(address, _)| is_quic(address));
+        if first.is_empty() {
+            self.dial_each(id, held);
+        } else {
+            opening.held = Some((held, now + QUIC_DELAY));
+            self.dial_each(id, first);
+        }
+        self.fail_if_nothing_is_left(id);
+    }
+
+    /// Dials the addresses of QUIC of an opening whose peer is not known.
+    fn dial_held(&mut self, id: u64) {
+        let Some(opening) = self.openings.get_mut(&id) else {
+            return;
+        };
+        if let Some((mut held, _)) = opening.held.take() {
+            held.retain(|(address, _)| !is_refused(address, &opening.tried));
+            self.dial_each(id, held);
+        }
+    }
+
+    fn dial_each(&mut self, id: u64, addresses: Vec<(Multiaddr, Option<PeerId>)>) {
+        for (bare, named) in addresses {
             let dialled = named.map_or(Ok(bare.clone()), |named| bare.clone().with_p2p(named));
             let options = DialOpts::unknown_peer_id()
                 .address(dialled.unwrap_or_else(|address| address))
@@ -414,12 +473,11 @@ impl Dialling {
                 .build();
             let attempt = Attempt {
                 target: Target::Opening(id),
-                addresses: vec![bare.clone()],
+                addresses: vec![bare],
             };
             self.attempts.insert(options.connection_id(), attempt);
             self.actions.push_back(Action::Dial(options));
         }
-        self.fail_if_nothing_is_left(id);
     }
 
     /// Dials what is not dialled yet for the openings that wait for `peer`; fails them when nothing is left.
@@ -450,11 +508,22 @@ impl Dialling {
                 addresses.push(address);
             }
         }
+        let is_ours =
+            |attempt: &&Attempt| matches!(attempt.target, Target::Peer(other) if other == peer);
+        let mut ours = self.attempts.values().filter(is_ours);
+        let is_tried_by_tcp = !addresses.iter().all(is_quic)
+            || ours
+                .clone()
+                .any(|attempt| !attempt.addresses.iter().all(is_quic));
+        let quic_at = *dial.quic_at.get_or_insert(now + QUIC_DELAY);
+        dial.holds_quic = is_tried_by_tcp && now < quic_at && addresses.iter().any(is_quic);
+        if dial.holds_quic {
+            addresses.retain(|address| !is_quic(address));
+        } else {
+            addresses.retain(|address| !is_quic(address) || !is_refused(address, &dial.failed));
+        }
         if addresses.is_empty() {
-            let is_ours =
-                |attempt: &Attempt| matches!(attempt.target, Target::Peer(other) if other == peer);
-            let is_dialling =
-                self.foreign.contains_key(&peer) || self.attempts.values().any(is_ours);
+            let is_dialling = self.foreign.contains_key(&peer) || ours.next().is_some();
             if !is_dialling && let Some(dial) = self.dials.remove(&peer) {
                 for id in dial.waiting {
                     if let Some(opening) = self.openings.get_mut(&id) {
@@ -503,12 +572,15 @@ impl Dialling {
         }
     }
 
-    fn fail_if_nothing_is_left(&mut self, id: u64) {
-        let is_dialling = self
-            .attempts
+    /// Whether some address of an opening whose peer is not known is being dialled.
+    fn is_dialling_for(&self, id: u64) -> bool {
+        self.attempts
             .values()
-            .any(|attempt| matches!(attempt.target, Target::Opening(other) if other == id));
-        if !is_dialling
+            .any(|attempt| matches!(attempt.target, Target::Opening(other) if other == id))
+    }
+
+    fn fail_if_nothing_is_left(&mut self, id: u64) {
+        if !self.is_dialling_for(id)
             && self
                 .openings
                 .get(&id)
@@ -556,6 +628,14 @@ impl Dialling {
     }
 }
 
+impl PeerDial {
+    /// When something may be dialled that is held back now.
+    fn due(&self) -> Option<Instant> {
+        let quic = self.quic_at.filter(|_| self.holds_quic);
+        self.hold_until.into_iter().chain(quic).min()
+    }
+}
+
 impl Opening {
     /// Takes out of the given addresses what is no use dialling.
     fn sort_out_unusable(&mut self, local_peer: PeerId) {
@@ -596,6 +676,14 @@ fn answer_failed(opening: Opening) {
     tried.reverse();
     // A caller that has gone needs no answer.
     let _ = opening.reply.send(Err(DialError { tried }));
+}
+
+/// Whether TCP was refused on the host and port of an address of QUIC: no node runs there, and QUIC would say nothing
+/// for seconds.
+fn is_refused(quic: &Multiaddr, failed: &[(Multiaddr, DialFailure)]) -> bool {
+    failed.iter().any(|(address, failure)| {
+        *failure == DialFailure::Refused && socket_address(address) == socket_address(quic)
+    })
 }
 
 fn one_peer_named_by_all(given: &[(Multiaddr, Option<PeerId>)]) -> Option<PeerId> {

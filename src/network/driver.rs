@@ -8,12 +8,13 @@ mod learning;
 
 use std::collections::VecDeque;
 use std::io;
+use std::net::SocketAddr;
 use std::num::NonZeroUsize;
 use std::time::{Duration, Instant};
 
 use futures::StreamExt;
 use libp2p::core::Endpoint;
-use libp2p::core::transport::TransportError;
+use libp2p::core::transport::{ListenerId, TransportError};
 use libp2p::core::upgrade::Version;
 use libp2p::kad::{QueryId, RecordKey};
 use libp2p::swarm::{Config as SwarmConfig, ConnectionId, NetworkBehaviour, SwarmEvent};
@@ -22,7 +23,7 @@ use rand::TryRng;
 use rand::rngs::SysRng;
 use tokio::sync::{mpsc, oneshot};
 
-use super::addresses::{self, Speaker};
+use super::addresses::{self, Carrier, Speaker};
 use super::behaviour::{Behaviour, BehaviourEvent};
 use super::dial_error::{DialFailure, failure_of};
 use super::dialling::{Action, Dialling, Reply, Surroundings};
@@ -44,6 +45,10 @@ const HANDLER_COMMANDS_MAX: NonZeroUsize = NonZeroUsize::new(64).expect("it is n
 
 /// How long `start` waits for the system to name the addresses of its listeners.
 const LISTENING_PATIENCE: Duration = Duration::from_millis(500);
+
+/// No further address for this long: there are no more. The second while a listener has not named one yet.
+const QUIET: Duration = Duration::from_millis(5);
+const QUIET_UNHEARD: Duration = Duration::from_millis(15);
 
 /// After `shutdown`: how long the swarm runs on before connections are closed. A peer that is writing when the connection
 /// goes away under it gives up on the connection, also on what it has not read yet; by now it has read our last words.
@@ -98,6 +103,8 @@ pub(super) struct Driver {
     discovery: Discovery<QueryId>,
     /// Bare addresses we listen on, as far as others could dial them.
     listening: Vec<Multiaddr>,
+    /// Listeners that have not named an address yet.
+    unheard: Vec<ListenerId>,
     sweep_due: Instant,
 }
 
@@ -138,6 +145,7 @@ impl Driver {
             dialling: Dialling::new(local_peer),
             discovery: Discovery::new(seed),
             listening: Vec::new(),
+            unheard: Vec::new(),
             sweep_due: Instant::now() + SWEEP_EVERY,
         };
         driver.listen(&config.listen)?;
@@ -147,11 +155,21 @@ impl Driver {
         Ok(driver)
     }
 
+    /// Listens on TCP, and with QUIC on the same port numbers where those are free. Addresses that leave the port open
+    /// get one number together.
     fn listen(&mut self, wanted: &[Multiaddr]) -> Result<(), NetworkError> {
+        let sockets = wanted.iter().filter_map(addresses::socket_address);
+        let open: Vec<SocketAddr> = sockets.filter(|socket| socket.port() == 0).collect();
+        let port = transport::free_port(&open);
         let mut skipped = None;
         let mut listeners = 0;
         for address in wanted {
             let (bare, _) = addresses::split_peer(address);
+            let is_open = addresses::socket_address(&bare).is_some_and(|socket| socket.port() == 0);
+            let bare = match is_open {
+                true => addresses::with_tcp_port(&bare, port),
+                false => bare,
+            };
             match self.listen_on(&bare) {
                 Ok(()) => listeners += 1,
                 Err(error) if is_missing_ipv6(&bare, &error) => {
@@ -177,21 +195,38 @@ impl Driver {
                 source,
             },
         };
-        let socket = addresses::socket_address(address).ok_or_else(unsupported)?;
+        let Some((Carrier::Tcp, socket)) = addresses::endpoint(address) else {
+            return Err(unsupported());
+        };
         transport::ensure_free(socket).map_err(failed)?;
         match self.swarm.listen_on(address.clone()) {
-            Ok(_) => Ok(()),
-            Err(TransportError::MultiaddrNotSupported(_)) => Err(unsupported()),
-            Err(TransportError::Other(source)) => Err(failed(transport::unwrap_io(source))),
+            Ok(listener) => self.unheard.push(listener),
+            Err(TransportError::MultiaddrNotSupported(_)) => return Err(unsupported()),
+            Err(TransportError::Other(source)) => {
+                return Err(failed(transport::unwrap_io(source)));
+            }
         }
+        if socket.port() != 0 {
+            match self.swarm.listen_on(addresses::quic_beside(socket)) {
+                Ok(listener) => self.unheard.push(listener),
+                // Another program has the port of UDP: TCP is what counts.
+                Err(error) => tracing::debug!(%address, %error, "no QUIC beside this address"),
+            }
+        }
+        Ok(())
     }
 
     /// Drives the swarm until listeners have named addresses and nothing more comes at once.
     async fn await_addresses(&mut self) {
         let patience = tokio::time::Instant::now() + LISTENING_PATIENCE;
         loop {
-            // Addresses of several interfaces come in one burst.
-            let quiet = tokio::time::Instant::now() + Duration::from_millis(5);
+            // Addresses of several interfaces come in one burst. A listener of which nothing was heard may be late, or
+            // have none: IPv6 is switched off on many machines.
+            let quiet = tokio::time::Instant::now()
+                + match self.unheard.is_empty() {
+                    true => QUIET,
+                    false => QUIET_UNHEARD,
+                };
             let until = if self.listening.is_empty() {
                 patience
             } else {
@@ -337,7 +372,9 @@ impl Driver {
             Command::Listeners { reply } => {
                 let local_peer = *self.swarm.local_peer_id();
                 let mut listening = self.listening.clone();
-                listening.sort_by_key(addresses::is_loopback);
+                listening.sort_by_key(|address| {
+                    (addresses::is_loopback(address), addresses::is_quic(address))
+                });
                 let named = listening
                     .into_iter()
                     .filter_map(|address| address.with_p2p(local_peer).ok());
@@ -379,9 +416,10 @@ impl Driver {
                 peer_id,
                 info,
             })) => self.on_identified(connection_id, peer_id, info, now),
-            SwarmEvent::Behaviour(BehaviourEvent::Mdns(mdns::Event::Discovered(found))) => {
-                self.on_nearby(found)
-            }
+            SwarmEvent::Behaviour(
+                BehaviourEvent::Mdns(mdns::Event::Discovered(found))
+                | BehaviourEvent::MdnsIpv6(mdns::Event::Discovered(found)),
+            ) => self.on_nearby(found),
             SwarmEvent::ConnectionEstablished {
                 peer_id,
                 connection_id,
@@ -410,7 +448,13 @@ impl Driver {
             } => {
                 self.on_dial_failed(connection_id, peer_id, &error, now);
             }
-            SwarmEvent::NewListenAddr { address, .. } => self.on_listening(address, now),
+            SwarmEvent::NewListenAddr {
+                listener_id,
+                address,
+            } => {
+                self.unheard.retain(|unheard| *unheard != listener_id);
+                self.on_listening(address, now);
+            }
             SwarmEvent::ExpiredListenAddr { address, .. } => self.on_not_listening(&address),
             SwarmEvent::ListenerClosed {
                 addresses, reason, ..
@@ -491,8 +535,11 @@ impl Driver {
         if !addresses::is_dialable(&address) || self.listening.contains(&address) {
             return;
         }
-        // Announcements carry confirmed addresses only, and on a LAN nobody would confirm ours.
-        self.swarm.add_external_address(address.clone());
+        // Announcements carry confirmed addresses only, and on a LAN nobody would confirm ours. Not those of QUIC: a
+        // record has room for eight, and whoever reaches us by TCP hears the others from us.
+        if !addresses::is_quic(&address) {
+            self.swarm.add_external_address(address.clone());
+        }
         self.listening.push(address.clone());
         self.discovery.on_address(now);
         if let Ok(address) = address.with_p2p(*self.swarm.local_peer_id()) {
@@ -502,7 +549,14 @@ impl Driver {
 
     fn on_not_listening(&mut self, address: &Multiaddr) {
         self.swarm.remove_external_address(address);
+        let before = self.listening.len();
         self.listening.retain(|known| known != address);
+        let named = address.clone().with_p2p(*self.swarm.local_peer_id());
+        if let Ok(address) = named
+            && self.listening.len() < before
+        {
+            self.deliver(NetworkEvent::NotListening { address }, None);
+        }
     }
 
     /// Reports a hint, or the end of a lookup.

@@ -11,6 +11,7 @@ mod dialling;
 mod discovery;
 mod driver;
 mod identity;
+mod peer_record;
 mod provider_store;
 mod streams;
 mod transport;
@@ -29,6 +30,7 @@ use tokio_util::task::TaskTracker;
 
 pub use dial_error::{DialError, DialFailure};
 pub use identity::{HomeError, Keypair, Lease, LiveRecord, lease, live_neighbours};
+pub use peer_record::{PeerRecord, RecordError};
 
 use driver::{Command, Driver};
 
@@ -47,8 +49,8 @@ const SHUTDOWN_WAIT: Duration = Duration::from_millis(600);
 pub struct NetworkConfig {
     /// Who we are. Two running processes must never share one: see [`lease`].
     pub identity: Keypair,
-    /// Where to listen: `/ip4/../tcp/..` or `/ip6/../tcp/..`; port 0 lets the system choose. May be empty: then the
-    /// node only dials.
+    /// Where to listen: `/ip4/../tcp/..` or `/ip6/../tcp/..`, each with QUIC beside it on the same port number; port 0
+    /// lets the system choose, one for all. May be empty: then the node only dials.
     pub listen: Vec<Multiaddr>,
     /// Whether to speak mDNS (UDP 5353) with the local network.
     pub mdns: bool,
@@ -133,6 +135,11 @@ pub enum NetworkEvent {
         /// Concrete address, ending in `/p2p/`.
         address: Multiaddr,
     },
+    /// We can no longer be reached at this address: its interface has gone.
+    NotListening {
+        /// The address as it was told, ending in `/p2p/`.
+        address: Multiaddr,
+    },
     /// A peer began a session with us; it has been told that we took it.
     InboundSession(SessionStreams),
     /// A peer was found nearby; its addresses are already known to [`NetworkHandle::open_session`]. A hint: dropped
@@ -171,7 +178,7 @@ pub enum NetworkEvent {
 pub async fn start(
     config: NetworkConfig,
 ) -> Result<(NetworkHandle, mpsc::Receiver<NetworkEvent>), NetworkError> {
-    let local_peer = config.identity.peer_id();
+    let identity = config.identity.clone();
     let (commands, commands_receiver) = mpsc::channel(COMMANDS_MAX);
     let (events, events_receiver) = mpsc::channel(EVENTS_MAX);
     let driver = Driver::start(config, commands_receiver, events).await?;
@@ -179,7 +186,8 @@ pub async fn start(
     tasks.spawn(driver.run());
     tasks.close();
     let handle = NetworkHandle {
-        local_peer,
+        local_peer: identity.peer_id(),
+        identity,
         commands,
         tasks,
     };
@@ -190,6 +198,7 @@ pub async fn start(
 #[derive(Clone)]
 pub struct NetworkHandle {
     local_peer: PeerId,
+    identity: Keypair,
     commands: mpsc::Sender<Command>,
     tasks: TaskTracker,
 }
@@ -224,6 +233,12 @@ impl NetworkHandle {
             return Err(DialError::closed());
         }
         answer.await.unwrap_or_else(|_| Err(DialError::closed()))
+    }
+
+    /// Our own record with these addresses, for peers to pass on; `None` when none of them can be dialled.
+    #[must_use]
+    pub fn sign_record(&self, addresses: &[Multiaddr]) -> Option<PeerRecord> {
+        PeerRecord::sign(&self.identity, addresses)
     }
 
     /// The addresses we can be reached at now, each ending in `/p2p/`; loopback last.

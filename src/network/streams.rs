@@ -206,9 +206,13 @@ impl NetworkBehaviour for Behaviour {
         _: &[Multiaddr],
         _: Endpoint,
     ) -> Result<Vec<Multiaddr>, ConnectionDenied> {
-        Ok(peer
-            .map(|peer| self.book.addresses(&peer).to_vec())
-            .unwrap_or_default())
+        // For dials that are not ours, those of Kademlia: QUIC only where there is nothing else.
+        let known = peer.map(|peer| self.book.addresses(&peer));
+        let mut known = known.map(<[Multiaddr]>::to_vec).unwrap_or_default();
+        if !known.iter().all(addresses::is_quic) {
+            known.retain(|address| !addresses::is_quic(address));
+        }
+        Ok(known)
     }
 
     fn handle_established_inbound_connection(

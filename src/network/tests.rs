@@ -177,7 +177,7 @@ async fn every_address_fails_with_its_own_cause() {
     let (a, b) = (Node::start().await, Node::start().await);
     let (_held, port) = closed_port();
     let refused: Multiaddr = format!("/ip4/127.0.0.1/tcp/{port}").parse().unwrap();
-    let unusable: Multiaddr = "/ip4/127.0.0.1/udp/1/quic-v1".parse().unwrap();
+    let unusable: Multiaddr = "/ip4/127.0.0.1/udp/1".parse().unwrap();
     let (wrong, _) = addresses::split_peer(&b.addresses().await[0]);
     let absent = PeerId::random();
     let given = vec![refused.clone(), unusable.clone(), wrong.clone()];
@@ -245,17 +245,106 @@ async fn a_refused_unnamed_address_and_a_wrongly_named_one_say_so() {
 async fn we_do_not_open_sessions_with_ourselves() {
     let a = Node::start().await;
     let own = a.addresses().await;
-    let error = a.handle.open_session(None, own.clone()).await.unwrap_err();
-    assert!(
-        matches!(error.tried[..], [(_, DialFailure::WrongPeer { found })] if found == a.peer())
-    );
     let bare = own
         .iter()
         .map(|address| addresses::split_peer(address).0)
         .collect();
-    let error = a.handle.open_session(None, bare).await.unwrap_err();
+    for given in [own, bare] {
+        let count = given.len();
+        let error = a.handle.open_session(None, given).await.unwrap_err();
+        let is_us = |(_, failure): &(_, DialFailure)| {
+            *failure == DialFailure::WrongPeer { found: a.peer() }
+        };
+        assert!(error.tried.iter().all(is_us), "{error}");
+        assert_eq!(error.tried.len(), count, "{error}");
+    }
+}
+
+/// The addresses of QUIC among those of a node.
+async fn quic_of(node: &Node) -> Vec<Multiaddr> {
+    let mut addresses = node.addresses().await;
+    addresses.retain(addresses::is_quic);
+    addresses
+}
+
+#[tokio::test]
+async fn quic_listens_beside_tcp_and_carries_a_session_where_it_is_alone() {
+    let (a, mut b) = (Node::start().await, Node::start().await);
+    let ports: Vec<u16> = b
+        .addresses()
+        .await
+        .iter()
+        .filter_map(|address| Some(addresses::socket_address(address)?.port()))
+        .collect();
+    assert_eq!(ports, [ports[0]; 2], "one number for TCP and QUIC");
+    let given = quic_of(&b).await;
+    let mut ours = a.handle.open_session(Some(b.peer()), given).await.unwrap();
+    let mut theirs = b.inbound().await;
     assert!(
-        matches!(error.tried[..], [(_, DialFailure::WrongPeer { found })] if found == a.peer())
+        addresses::is_quic(&ours.remote_address),
+        "{}",
+        ours.remote_address
+    );
+    assert!(addresses::is_quic(&theirs.remote_address));
+    assert_carries(&mut ours.control, &mut theirs.control, b"hello").await;
+    assert_carries(&mut theirs.data, &mut ours.data, &vec![2; 3_000_000]).await;
+}
+
+#[tokio::test]
+async fn where_both_answer_the_session_is_on_tcp() {
+    let (a, mut b) = (Node::start().await, Node::start().await);
+    let mut given = b.addresses().await;
+    given.reverse();
+    for peer in [Some(b.peer()), None] {
+        let session = a.handle.open_session(peer, given.clone()).await.unwrap();
+        assert!(!addresses::is_quic(&session.remote_address));
+        b.inbound().await;
+    }
+}
+
+#[tokio::test]
+async fn where_tcp_is_swallowed_quic_is_dialled_after_its_delay() {
+    let (a, b) = (Node::start().await, Node::start().await);
+    // Accepts and says nothing, as a firewall does that swallows.
+    let silent = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = silent.local_addr().unwrap().port();
+    let swallowed: Multiaddr = format!("/ip4/127.0.0.1/tcp/{port}").parse().unwrap();
+    for peer in [Some(b.peer()), None] {
+        let began = Instant::now();
+        let mut given = quic_of(&b).await;
+        given.push(swallowed.clone());
+        let c = Node::start().await;
+        let node = if peer.is_some() { &a } else { &c };
+        let session = node.handle.open_session(peer, given).await.unwrap();
+        assert!(addresses::is_quic(&session.remote_address));
+        assert!(began.elapsed() >= dialling::QUIC_DELAY);
+        assert!(began.elapsed() < dialling::QUIC_DELAY + Duration::from_secs(2));
+    }
+}
+
+#[tokio::test]
+async fn a_quic_address_nobody_answers_at_is_a_timeout() {
+    let a = Node::start().await;
+    let held = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+    let port = held.local_addr().unwrap().port();
+    let silent: Multiaddr = format!("/ip4/127.0.0.1/udp/{port}/quic-v1")
+        .parse()
+        .unwrap();
+    let given = vec![silent.clone()];
+    let error = a.handle.open_session(Some(PeerId::random()), given).await;
+    assert_eq!(error.unwrap_err().tried, [(silent, DialFailure::Timeout)]);
+}
+
+#[tokio::test]
+async fn a_wrong_peer_on_quic_is_named() {
+    let (a, b) = (Node::start().await, Node::start().await);
+    let (bare, _) = addresses::split_peer(&quic_of(&b).await[0]);
+    let given = vec![bare.clone()];
+    let error = a.handle.open_session(Some(PeerId::random()), given).await;
+    let found = b.peer();
+    assert_eq!(
+        error.unwrap_err().tried,
+        [(bare, DialFailure::WrongPeer { found })]
     );
 }
 

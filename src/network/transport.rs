@@ -1,9 +1,9 @@
-//! The transport: TCP, noise, yamux, built by hand so that sockets get our options and a read buffer.
+//! The transport: TCP with noise and yamux, built by hand so that sockets get our options and a read buffer, and QUIC.
 //! It never decides whom to dial; it makes every dial use a fresh port and end in time. Used by `driver`.
 //! Source: libp2p specifications (noise, yamux, multistream-select); RFC 5482 (TCP user timeout); Linux tcp(7).
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpListener, UdpSocket};
 use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -17,7 +17,7 @@ use libp2p::core::transport::{
 };
 use libp2p::core::upgrade::Version;
 use libp2p::swarm::derive_prelude::Either;
-use libp2p::{Multiaddr, PeerId, noise, tcp, yamux};
+use libp2p::{Multiaddr, PeerId, noise, quic, tcp, yamux};
 use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
 
 use super::addresses;
@@ -42,9 +42,22 @@ const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(1);
 #[cfg(not(windows))]
 const KEEPALIVE_PROBES: u32 = 3;
 
+/// A QUIC connection that hears nothing for this long is dead: a killed process says nothing at all. Each side sends
+/// something four times as often.
+const QUIC_IDLE_MAX: Duration = Duration::from_secs(5);
+const QUIC_KEEP_ALIVE: Duration = Duration::from_secs(1);
+
+/// A QUIC handshake. Shorter than that of TCP, because it begins later and nobody ever answers "refused".
+pub(super) const QUIC_HANDSHAKE_MAX: Duration = Duration::from_secs(4);
+
+const _: () = assert!(QUIC_KEEP_ALIVE.as_millis() * 4 <= QUIC_IDLE_MAX.as_millis());
+
 /// Streams open at once on one connection. Exceeding it ends the connection on both sides, so it leaves room for the
 /// 32 inbound and 32 outbound requests Kademlia allows itself, and for our sessions.
 const STREAMS_MAX: usize = 256;
+
+/// Ports probed before a node is content with different ones.
+const FREE_PORT_TRIES: usize = 8;
 
 /// A connection that is ready for a swarm: the peer and the multiplexer.
 pub(super) type Connected = (PeerId, StreamMuxerBox);
@@ -73,7 +86,38 @@ pub(super) fn build(identity: &Keypair) -> Result<Boxed<Connected>, noise::Error
             Either::Right(yamux) => io::Error::other(yamux),
         })
         .boxed();
-    Ok(Bounded { inner: connections }.boxed())
+    let packets = quic::tokio::Transport::new(quic_settings(identity))
+        .map(|(peer, connection), _| (peer, StreamMuxerBox::new(connection)))
+        .map_err(io_error_of)
+        .boxed();
+    let inner = connections
+        .or_transport(packets)
+        .map(|connected, _| connected.into_inner())
+        .map_err(|error: Either<io::Error, io::Error>| error.into_inner())
+        .boxed();
+    Ok(Bounded { inner }.boxed())
+}
+
+fn quic_settings(identity: &Keypair) -> quic::Config {
+    let mut settings = quic::Config::new(identity.as_libp2p());
+    settings.handshake_timeout = QUIC_HANDSHAKE_MAX;
+    settings.max_idle_timeout = u32::try_from(QUIC_IDLE_MAX.as_millis()).unwrap_or(u32::MAX);
+    settings.keep_alive_interval = QUIC_KEEP_ALIVE;
+    settings.max_concurrent_stream_limit = STREAMS_MAX as u32;
+    settings
+}
+
+/// The error of QUIC in the terms of sockets.
+fn io_error_of(error: quic::Error) -> io::Error {
+    match error {
+        quic::Error::Io(error) => error,
+        quic::Error::HandshakeTimedOut => io::ErrorKind::TimedOut.into(),
+        // libp2p hides the cause; its words are all there is.
+        quic::Error::Connection(error) if error.to_string() == "timed out" => {
+            io::ErrorKind::TimedOut.into()
+        }
+        error => io::Error::other(error),
+    }
 }
 
 /// Sets what the socket can take. A system that refuses an option keeps a working connection, only a slower reaper.
@@ -181,6 +225,28 @@ pub(super) fn ensure_free(address: SocketAddr) -> io::Result<()> {
     socket.listen(1)
 }
 
+/// A port that is free for each of these addresses, for TCP and for QUIC; 0 when none was found. Somebody may take it
+/// in between; then listening fails, or QUIC is done without.
+pub(super) fn free_port(addresses: &[SocketAddr]) -> u16 {
+    let Some(first) = addresses.first() else {
+        return 0;
+    };
+    let is_free = |address: &SocketAddr, port: u16| {
+        let address = SocketAddr::new(address.ip(), port);
+        let is_missing = |error: io::Error| error.kind() != io::ErrorKind::AddrInUse;
+        ensure_free(address).map_or_else(is_missing, |()| true)
+            && UdpSocket::bind(address).map_or_else(is_missing, |_| true)
+    };
+    let probed = || {
+        let port = TcpListener::bind(first).ok()?.local_addr().ok()?.port();
+        addresses
+            .iter()
+            .all(|address| is_free(address, port))
+            .then_some(port)
+    };
+    (0..FREE_PORT_TRIES).find_map(|_| probed()).unwrap_or(0)
+}
+
 /// The operating system's error, out of the transport's wrapper.
 pub(super) fn unwrap_io(error: io::Error) -> io::Error {
     match error.downcast::<io::Error>() {
@@ -215,6 +281,7 @@ mod tests {
             "/ip4/0.0.0.0/tcp/1",
             "/ip4/127.0.0.1/tcp/0",
             "/ip4/1.2.3.4/udp/1",
+            "/ip4/0.0.0.0/udp/1/quic-v1",
         ] {
             let options = DialOpts {
                 role: libp2p::core::Endpoint::Dialer,

@@ -15,8 +15,9 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::addresses::via_of;
+use super::addresses::{is_loopback, via_of};
 use super::config::FetchOptions;
+use super::exchange::Exchange;
 use super::hub::Hub;
 use super::metadata::{Bad, Metadata};
 use super::session::{DataJob, Session};
@@ -29,6 +30,7 @@ use crate::content::{
 use crate::engine::{
     DownCause, Input, PeerKey, Random, StallCause, Time, Transfer, TransferConfig,
 };
+use crate::network::PeerRecord;
 use crate::storage::{FetchStore, PieceStore, Resumable, StorageError};
 use crate::wire::ShareMessage;
 
@@ -77,6 +79,7 @@ pub(super) struct Actor {
     pub(super) fetch: Option<Fetch>,
     pub(super) transfer: Option<Transfer>,
     pub(super) linked: BTreeMap<PeerId, Linked>,
+    pub(super) exchange: Exchange,
     pub(super) sessions: BTreeMap<SessionId, PeerId>,
     /// Sessions that ended lately, for the checks still running.
     pub(super) ended: BTreeMap<SessionId, PeerId>,
@@ -166,6 +169,7 @@ impl Actor {
             fetch,
             transfer: None,
             linked: BTreeMap::new(),
+            exchange: Exchange::default(),
             sessions: BTreeMap::new(),
             ended: BTreeMap::new(),
             keys: BTreeMap::new(),
@@ -250,10 +254,18 @@ impl Actor {
             .and_then(|fetch| fetch.metadata.deadline());
         let dialled = self.dialled.values().min().copied();
         let find = self.transfer.is_none().then_some(self.find_at);
-        let next = [engine, metadata, dialled, find, self.giving_up_at()]
-            .into_iter()
-            .flatten()
-            .min();
+        let exchange = self.exchange.deadline();
+        let next = [
+            engine,
+            metadata,
+            dialled,
+            find,
+            exchange,
+            self.giving_up_at(),
+        ]
+        .into_iter()
+        .flatten()
+        .min();
         next.unwrap_or(now + STATUS_EVERY)
     }
 
@@ -286,6 +298,7 @@ impl Actor {
         for peer in late {
             self.dial_failed(peer);
         }
+        perform::tell_peers(self, now);
         if self.transfer.is_some() {
             self.engine(Input::Tick);
         } else {
@@ -590,6 +603,15 @@ impl Actor {
                 self.engine_of(session, |peer| Input::ServiceEnded { peer, piece, how });
             }
             ShareInput::Unreadable { piece, error } => self.on_unreadable(piece, &error),
+            ShareInput::Records { session, records } => self.on_records(session, records),
+            ShareInput::BadRecords { session, reason } => {
+                let linked = self
+                    .peer_of(session)
+                    .and_then(|peer| self.linked.get(&peer));
+                if let Some(linked) = linked.filter(|linked| linked.session.id() == session) {
+                    linked.session.end(DownCause::Violation, reason);
+                }
+            }
             ShareInput::Candidates { peers, source } => {
                 for (peer, addresses) in peers {
                     self.on_candidate(peer, addresses, source);
@@ -632,11 +654,12 @@ impl Actor {
             return;
         }
         let known = self.addresses.entry(peer).or_default();
-        for address in addresses {
-            if known.len() < ADDRESSES_MAX && !known.contains(&address) {
-                known.push(address);
-            }
+        // What was heard last is most likely true.
+        for address in addresses.into_iter().rev() {
+            known.retain(|other| *other != address);
+            known.insert(0, address);
         }
+        known.truncate(ADDRESSES_MAX);
         let is_new = !self.sources.contains_key(&peer);
         if is_new && self.sources.len() >= crate::engine::tuning::CANDIDATES_MAX {
             return;
@@ -732,7 +755,23 @@ impl Actor {
                     },
                 );
             }
+            ShareMessage::Peers { records } => {
+                let now = Instant::now();
+                if self.exchange.may_speak(now, &peer) {
+                    perform::check_records(self, session, records);
+                }
+            }
             message => self.engine_of(session, |peer| Input::Message { peer, message }),
+        }
+    }
+
+    fn on_records(&mut self, session: SessionId, records: Vec<PeerRecord>) {
+        let Some(from) = self.sessions.get(&session).copied() else {
+            return;
+        };
+        let told = self.exchange.on_records(Instant::now(), &from, records);
+        for (peer, addresses) in told {
+            self.on_candidate(peer, addresses, crate::engine::Source::Exchange);
         }
     }
 
@@ -749,6 +788,8 @@ impl Actor {
             return;
         };
         if !std::mem::replace(&mut linked.is_up, true) {
+            let is_local = is_loopback(linked.session.remote_address());
+            self.exchange.up(Instant::now(), peer, is_local);
             self.dialled.remove(&peer);
             let peer = self.key(peer);
             self.engine(Input::PeerUp { peer });

@@ -10,7 +10,7 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::TaskTracker;
 
 use super::actor::{Actor, Fetch, Start, set_ready};
-use super::addresses;
+use super::addresses::{self, Machine};
 use super::buffers::Buffers;
 use super::config::{FetchOptions, NodeConfig};
 use super::hub::Hub;
@@ -126,6 +126,7 @@ impl Node {
             agent: AGENT.to_owned(),
         });
         let hub = Arc::new(Hub::new(network, shop, events));
+        hub.sign_records().await;
         hub.shop.tasks.spawn(Arc::clone(&hub).route(network_events));
         hub.shop
             .tasks
@@ -225,7 +226,7 @@ impl NodeHandle {
     /// A link to a share that we hold, with our best addresses.
     pub async fn link(&self, manifest: &Manifest) -> Link {
         let listeners = self.listeners().await;
-        let addresses = addresses::for_link(&listeners, &addresses::default_routes());
+        let addresses = addresses::for_link(&listeners, &Machine::look());
         Link {
             share: manifest.id(),
             hints: Some(LinkHints {
@@ -342,7 +343,9 @@ impl NodeHandle {
             .network
             .announce(actor.share.id.provider_key())
             .await;
+        let share = actor.share.clone();
         self.0.hub.shop.tasks.spawn(actor.run());
+        self.0.hub.introduce(&share);
         self.publish();
     }
 

@@ -10,14 +10,20 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::{broadcast, mpsc};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use super::addresses::{self, Machine, is_loopback};
+use super::exchange::OwnRecords;
 use super::session::{Session, Shop};
-use super::share::{SessionId, ShareInput};
+use super::share::{SessionId, Share, ShareInput};
 use super::status::{NodeEvent, Told};
 use crate::content::{Multiaddr, PeerId};
 use crate::engine::{DownCause, Source};
-use crate::network::{DialError, NetworkEvent, NetworkHandle, SessionStreams, live_neighbours};
+use crate::network::{
+    DialError, DialFailure, NetworkEvent, NetworkHandle, PeerRecord, SessionStreams,
+    live_neighbours,
+};
 
 /// Two sessions with one peer that began within this time crossed on the way.
 const CROSSING: Duration = Duration::from_secs(5);
@@ -31,6 +37,18 @@ const NEIGHBOURS_FIRST: Duration = Duration::from_millis(300);
 const NEIGHBOURS_LATER: Duration = Duration::from_secs(2);
 const NEIGHBOURS_FIRST_LOOKS: u32 = 10;
 
+/// What the larger of two peer ids leaves the smaller to dial first when multicast found them. On a LAN a dial takes
+/// milliseconds; a peer that is complete never dials, so all of this is lost when the larger one fetches.
+const LARGER_WAITS: Duration = Duration::from_millis(250);
+
+/// Peers found by multicast that are remembered, and addresses of each.
+const NEARBY_MAX: usize = 256;
+const NEARBY_ADDRESSES_MAX: usize = 8;
+
+/// How long a node that does not speak our protocol is left alone, and how many of them are remembered.
+const FOREIGN_PAUSE: Duration = Duration::from_secs(10 * 60);
+const FOREIGN_MAX: usize = 1_024;
+
 /// The sessions of a process.
 pub(super) struct Hub {
     pub(super) network: NetworkHandle,
@@ -41,6 +59,11 @@ pub(super) struct Hub {
     /// One dial at a time for each peer.
     dials: Mutex<BTreeMap<PeerId, Arc<tokio::sync::Mutex<()>>>>,
     session_count: AtomicU64,
+    /// Peers that multicast found, for shares that are opened later.
+    nearby: Mutex<BTreeMap<PeerId, Vec<Multiaddr>>>,
+    /// Nodes that speak libp2p and not our protocol, with until when they are left alone.
+    foreign: Mutex<BTreeMap<PeerId, Instant>>,
+    own_records: Mutex<Arc<OwnRecords>>,
 }
 
 impl Hub {
@@ -57,6 +80,9 @@ impl Hub {
             sessions: Mutex::default(),
             dials: Mutex::default(),
             session_count: AtomicU64::new(0),
+            nearby: Mutex::default(),
+            foreign: Mutex::default(),
+            own_records: Mutex::default(),
         }
     }
 
@@ -99,8 +125,76 @@ impl Hub {
         if let Some(session) = self.live(&peer) {
             return Ok(session);
         }
-        let streams = self.network.open_session(Some(peer), addresses).await?;
-        Ok(self.adopt(streams))
+        if self.is_foreign(&peer) {
+            let tried = addresses
+                .into_iter()
+                .map(|address| (address, DialFailure::NotShoal))
+                .collect();
+            return Err(DialError { tried });
+        }
+        match self.network.open_session(Some(peer), addresses).await {
+            Ok(streams) => Ok(self.adopt(streams)),
+            Err(error) => {
+                let is_foreign =
+                    |(_, failure): &(_, DialFailure)| *failure == DialFailure::NotShoal;
+                if error.tried.iter().any(is_foreign) {
+                    self.remember_foreign(peer);
+                }
+                Err(error)
+            }
+        }
+    }
+
+    fn is_foreign(&self, peer: &PeerId) -> bool {
+        let foreign = self.foreign.lock().unwrap_or_else(PoisonError::into_inner);
+        foreign
+            .get(peer)
+            .is_some_and(|until| Instant::now() < *until)
+    }
+
+    fn remember_foreign(&self, peer: PeerId) {
+        let now = Instant::now();
+        let mut foreign = self.foreign.lock().unwrap_or_else(PoisonError::into_inner);
+        foreign.retain(|_, until| now < *until);
+        if foreign.len() < FOREIGN_MAX {
+            foreign.insert(peer, now + FOREIGN_PAUSE);
+        }
+    }
+
+    // -- our own records --------------------------------------------------------------------------
+
+    /// What we say about ourselves to peers.
+    pub(super) fn own_records(&self) -> Arc<OwnRecords> {
+        let own = self
+            .own_records
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        Arc::clone(&own)
+    }
+
+    /// Signs anew where we are; for the start, and when an address came or went.
+    pub(super) async fn sign_records(&self) {
+        let listeners = self.network.listeners().await;
+        let chosen = addresses::for_link(&listeners, &Machine::look());
+        let (local, wide): (Vec<_>, Vec<_>) = chosen.iter().cloned().partition(is_loopback);
+        let mut records: Vec<_> = self.network.sign_record(&wide).into_iter().collect();
+        if !local.is_empty() {
+            records.extend(self.network.sign_record(&chosen));
+        }
+        let mut own = self
+            .own_records
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        let said = |records: &[PeerRecord]| -> Vec<Vec<Multiaddr>> {
+            records
+                .iter()
+                .map(|record| record.addresses.clone())
+                .collect()
+        };
+        if said(&own.records) != said(&records) {
+            let version = own.version + 1;
+            *own = Arc::new(OwnRecords { version, records });
+        }
     }
 
     /// Starts a session on these streams, unless another one with the same peer stays: then that one.
@@ -157,7 +251,13 @@ impl Hub {
 
     /// Passes on what the network reports until the node ends.
     pub(super) async fn route(self: Arc<Self>, mut events: mpsc::Receiver<NetworkEvent>) {
+        let mut has_moved = false;
         loop {
+            if has_moved && events.is_empty() {
+                // Several interfaces come and go together.
+                has_moved = false;
+                self.sign_records().await;
+            }
             let event = tokio::select! {
                 () = self.ending.cancelled() => return,
                 event = events.recv() => event,
@@ -165,21 +265,14 @@ impl Hub {
             match event {
                 None => return,
                 Some(NetworkEvent::Listening { address }) => {
+                    has_moved = true;
                     self.tell(NodeEvent::Listening { address })
                 }
+                Some(NetworkEvent::NotListening { .. }) => has_moved = true,
                 Some(NetworkEvent::InboundSession(streams)) => drop(self.adopt(streams)),
                 Some(NetworkEvent::Discovered {
                     peer, addresses, ..
-                }) => {
-                    for share in self.shop.shares.all() {
-                        let peers = vec![(peer, addresses.clone())];
-                        // A hint: a share too busy to hear it will hear the next one.
-                        let _ = share.inputs.try_send(ShareInput::Candidates {
-                            peers,
-                            source: Source::Lan,
-                        });
-                    }
-                }
+                }) => self.on_nearby(peer, addresses),
                 Some(NetworkEvent::Providers { key, peers }) => {
                     if let Some(share) = self.shop.shares.by_provider_key(&key) {
                         let peers = peers.into_iter().map(|peer| (peer, Vec::new())).collect();
@@ -192,6 +285,64 @@ impl Hub {
                 Some(NetworkEvent::LookupDone { .. }) => {}
             }
         }
+    }
+
+    /// Multicast found somebody: a candidate of every share, now and later.
+    fn on_nearby(self: &Arc<Self>, peer: PeerId, addresses: Vec<Multiaddr>) {
+        {
+            let mut nearby = self.nearby.lock().unwrap_or_else(PoisonError::into_inner);
+            if nearby.len() >= NEARBY_MAX && !nearby.contains_key(&peer) {
+                return;
+            }
+            let known = nearby.entry(peer).or_default();
+            for address in addresses.into_iter().rev() {
+                known.retain(|other| *other != address);
+                known.insert(0, address);
+            }
+            known.truncate(NEARBY_ADDRESSES_MAX);
+        }
+        for share in self.shop.shares.all() {
+            self.introduce_one(&share, peer);
+        }
+    }
+
+    /// Offers a share that was opened now everybody whom multicast found before.
+    pub(super) fn introduce(self: &Arc<Self>, share: &Share) {
+        let peers: Vec<PeerId> = {
+            let nearby = self.nearby.lock().unwrap_or_else(PoisonError::into_inner);
+            nearby.keys().copied().collect()
+        };
+        for peer in peers {
+            self.introduce_one(share, peer);
+        }
+    }
+
+    /// The smaller of two peer ids dials first, so that two that find each other at once do not meet half-way.
+    fn introduce_one(self: &Arc<Self>, share: &Share, peer: PeerId) {
+        let addresses = {
+            let nearby = self.nearby.lock().unwrap_or_else(PoisonError::into_inner);
+            nearby.get(&peer).cloned().unwrap_or_default()
+        };
+        if self.is_foreign(&peer) {
+            return;
+        }
+        let candidate = ShareInput::Candidates {
+            peers: vec![(peer, addresses)],
+            source: Source::Lan,
+        };
+        let share = share.clone();
+        if self.shop.local_peer < peer {
+            // A hint: a share too busy to hear it will hear the next one.
+            let _ = share.inputs.try_send(candidate);
+            return;
+        }
+        let hub = Arc::clone(self);
+        self.shop.tasks.spawn(async move {
+            tokio::select! {
+                () = hub.ending.cancelled() => {}
+                () = tokio::time::sleep(LARGER_WAITS) => drop(share.inputs.try_send(candidate)),
+            }
+        });
     }
 
     /// Keeps a node that the user named connected, and offers it to every share.

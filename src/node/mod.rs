@@ -9,6 +9,7 @@ mod actor;
 mod addresses;
 mod buffers;
 mod config;
+mod exchange;
 mod handle;
 mod hub;
 mod limiter;

@@ -13,11 +13,12 @@ use super::actor::Actor;
 use super::addresses::via_of;
 use super::hub::tried_of;
 use super::session::DataJob;
-use super::share::ShareInput;
+use super::share::{SessionId, ShareInput};
 use super::status::NodeEvent;
 use crate::content::{PeerId, PieceIndex};
 use crate::engine::{DownCause, Event, Input, Output, Parting, PeerKey};
-use crate::wire::ShareMessage;
+use crate::network::PeerRecord;
+use crate::wire::{RECORDS_MAX, ShareMessage};
 
 /// A dial, the opening of the session and the peer's answer take at most this long.
 const DIAL_MAX: Duration = Duration::from_secs(15);
@@ -103,6 +104,37 @@ pub(super) fn look_up(actor: &Actor) {
         .spawn(async move { network.lookup(key).await });
 }
 
+/// Tells peers of the share about each other, where that is due.
+pub(super) fn tell_peers(actor: &mut Actor, now: Instant) {
+    let own = actor.hub.own_records();
+    for (peer, records) in actor.exchange.due(now, &own, &mut rand::rng()) {
+        if let Some(linked) = actor.linked.get(&peer) {
+            let message = ShareMessage::Peers { records };
+            linked.session.send(&actor.share, message);
+        }
+    }
+}
+
+/// Checks signatures where that may take its time; the answer comes as an input.
+pub(super) fn check_records(actor: &Actor, session: SessionId, records: Vec<Vec<u8>>) {
+    let inputs = actor.share.inputs.clone();
+    actor.hub.shop.tasks.spawn_blocking(move || {
+        let checked = if records.len() > RECORDS_MAX {
+            Err(format!("{} peer records at once", records.len()))
+        } else {
+            let opened: Result<Vec<PeerRecord>, _> =
+                records.into_iter().map(PeerRecord::open).collect();
+            opened.map_err(|error| error.to_string())
+        };
+        let input = match checked {
+            Ok(records) => ShareInput::Records { session, records },
+            Err(reason) => ShareInput::BadRecords { session, reason },
+        };
+        // The share has left: nobody waits for this.
+        let _ = inputs.blocking_send(input);
+    });
+}
+
 fn disconnect(actor: &mut Actor, peer: PeerId, why: Parting) {
     let fault = match why {
         Parting::Corrupt => Some((DownCause::Violation, "it sent a bad piece".to_owned())),
@@ -124,6 +156,7 @@ pub(super) fn unlink(actor: &mut Actor, peer: PeerId, fault: Option<(DownCause, 
         return;
     };
     actor.end_session(linked.session.id());
+    actor.exchange.down(&peer);
     actor.services.retain(|(of, _), _| *of != peer);
     let address = linked.session.remote_address().clone();
     let via = via_of(&address);
@@ -149,6 +182,7 @@ pub(super) fn forget(actor: &mut Actor, peer: PeerId, cause: DownCause, reason: 
         return;
     };
     actor.end_session(linked.session.id());
+    actor.exchange.down(&peer);
     actor.services.retain(|(of, _), _| *of != peer);
     let address = linked.session.remote_address().clone();
     let via = via_of(&address);

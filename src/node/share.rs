@@ -12,6 +12,7 @@ use super::session::Session;
 use crate::content::{Bitfield, Digest, Multiaddr, PeerId, PieceHashes, PieceIndex, ShareId};
 use crate::content::{Geometry, Manifest};
 use crate::engine::{DownCause, ServiceEnd, Source};
+use crate::network::PeerRecord;
 use crate::storage::{PieceStore, StorageError};
 use crate::wire::{ShareMessage, ShareNumber};
 
@@ -127,6 +128,13 @@ pub(super) enum ShareInput {
         piece: PieceIndex,
         error: StorageError,
     },
+    /// Peer records that came in this session, their signatures checked.
+    Records {
+        session: SessionId,
+        records: Vec<PeerRecord>,
+    },
+    /// A peer sent something that is no peer record.
+    BadRecords { session: SessionId, reason: String },
     /// Peers that may hold the share.
     Candidates {
         peers: Vec<(PeerId, Vec<Multiaddr>)>,

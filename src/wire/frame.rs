@@ -13,6 +13,7 @@ pub const FRAME_LEN_MAX: usize = 64 * 1024;
 const LENGTH_LEN: usize = 4;
 
 const _: () = assert!(super::BITFIELD_PART_LEN_MAX + 64 <= FRAME_LEN_MAX);
+const _: () = assert!(super::RECORDS_MAX * (super::RECORD_LEN_MAX + 8) <= FRAME_LEN_MAX);
 
 /// A control stream that does not follow the protocol: the remote's fault, it ends the session.
 #[derive(Debug, thiserror::Error)]

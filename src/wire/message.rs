@@ -19,6 +19,12 @@ pub const BITFIELD_PART_LEN_MAX: usize = 32 * 1024;
 /// Most hashes asked for in one [`ShareMessage::GetHashes`]: 8,192 x 32 bytes = one slice of 256 KiB.
 pub const HASHES_PER_RANGE_MAX: u32 = 8_192;
 
+/// Most records in one [`ShareMessage::Peers`]; more are a violation.
+pub const RECORDS_MAX: usize = 50;
+
+/// Longest signed peer record in bytes: a key, a signature and eight addresses take about half.
+pub const RECORD_LEN_MAX: usize = 1024;
+
 /// The small number by which the sender of a message names a share; agreed by [`Control::Open`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Encode, Decode)]
 pub struct ShareNumber(pub u16);
@@ -147,7 +153,7 @@ pub enum ShareMessage {
     },
     /// Addresses of other peers of this share: libp2p signed peer records, protobuf encoded.
     Peers {
-        /// The records, each at most 1 KiB; at most 50.
+        /// The records, each at most [`RECORD_LEN_MAX`] bytes; at most [`RECORDS_MAX`].
         records: Vec<Vec<u8>>,
     },
 }

@@ -319,3 +319,46 @@ fn an_address_naming_another_peer_is_not_dialled() {
     );
     assert_eq!(bench.dials(), []);
 }
+
+fn quic(port: u16) -> Multiaddr {
+    format!("/ip4/10.0.0.1/udp/{port}/quic-v1").parse().unwrap()
+}
+
+#[test]
+fn quic_waits_for_tcp_to_fail_or_for_its_time() {
+    for known in [true, false] {
+        let mut bench = Bench::new();
+        let peer = known.then_some(bench.peer);
+        let _answer = bench.open(peer, &[quic(1), address(2)]);
+        let first = bench.dials();
+        assert_eq!(first.len(), 1);
+        assert_eq!(bench.dialled_addresses(first[0]), [address(2)]);
+        bench.pass(QUIC_DELAY / 2);
+        assert_eq!(bench.dials(), []);
+        assert_eq!(bench.dialling.next_due(), Some(bench.now + QUIC_DELAY / 2));
+        bench.pass(QUIC_DELAY / 2);
+        let second = bench.dials();
+        assert_eq!(bench.dialled_addresses(second[0]), [quic(1)]);
+
+        let mut bench = Bench::new();
+        let peer = known.then_some(bench.peer);
+        let _answer = bench.open(peer, &[quic(1), address(2)]);
+        let first = bench.dials();
+        bench.fail(first[0], &refused(&[2]));
+        let second = bench.dials();
+        assert_eq!(bench.dialled_addresses(second[0]), [quic(1)]);
+    }
+}
+
+#[test]
+fn quic_is_not_dialled_where_tcp_was_refused() {
+    for known in [true, false] {
+        let mut bench = Bench::new();
+        let peer = known.then_some(bench.peer);
+        let mut answer = bench.open(peer, &[quic(2), address(2)]);
+        let first = bench.dials();
+        bench.fail(first[0], &refused(&[2]));
+        assert_eq!(bench.dials(), []);
+        assert_eq!(tried(&mut answer), [(address(2), DialFailure::Refused)]);
+    }
+}

@@ -1,6 +1,6 @@
 //! The part of the stream behaviour that lives in one connection's task: opening a session's two streams, and pairing
 //! those the peer opens. It never sees other connections, and reads of a stream only the bytes named here.
-//! Driven by libp2p; created by `super::Behaviour`. Source: libp2p multistream-select specification.
+//! Driven by libp2p; created by `super::Behaviour`. Source: libp2p multistream-select specification; `PROTOCOL.md` in `wire`.
 //!
 //! Both streams begin with the same 8 bytes, chosen by the opener, that say which two belong together; on the control
 //! stream the acceptor answers one byte, [`TAKEN`] or [`BUSY`]. So an open session is one the other side has in hand:
@@ -32,9 +32,10 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::OPEN_TIMEOUT;
 use crate::network::dial_error::DialFailure;
+use crate::wire;
 
-const CONTROL: StreamProtocol = StreamProtocol::new("/shoal/control/1");
-const DATA: StreamProtocol = StreamProtocol::new("/shoal/data/1");
+const CONTROL: StreamProtocol = StreamProtocol::new(wire::CONTROL_PROTOCOL);
+const DATA: StreamProtocol = StreamProtocol::new(wire::DATA_PROTOCOL);
 
 /// The acceptor's answer: the session is in its hands.
 const TAKEN: u8 = 1;
