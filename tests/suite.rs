@@ -7,6 +7,7 @@
 
 mod cli;
 mod contract;
+mod discovery;
 mod lock;
 mod loopback;
 mod merkle_golden;

@@ -7,6 +7,7 @@
 pub mod liar;
 pub mod lines;
 pub mod terminal;
+pub mod net;
 
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader, Read};
@@ -59,9 +60,18 @@ impl Place {
         path
     }
 
-    /// `shoal` with a home of this place, loopback only.
+    /// `shoal` with a home of this place.
     pub fn shoal(&self, home: &str) -> Shoal {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_shoal"));
+        self.prepare(Command::new(env!("CARGO_BIN_EXE_shoal")), home)
+    }
+
+    /// The same, run by another program that is given its command line.
+    pub fn shoal_through(&self, mut runner: Command, home: &str) -> Shoal {
+        runner.arg(env!("CARGO_BIN_EXE_shoal"));
+        self.prepare(runner, home)
+    }
+
+    fn prepare(&self, mut command: Command, home: &str) -> Shoal {
         for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("SHOAL_")) {
             command.env_remove(name);
         }
