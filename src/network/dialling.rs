@@ -308,10 +308,12 @@ impl Dialling {
                 });
                 if let Some(peer) = foreign {
                     self.foreign.remove(&peer);
+                    // It never dials by QUIC: those addresses are still ours to try.
+                    let failures = failures.iter().filter(|(address, _)| !is_quic(address));
                     if let Some(dial) = self.dials.get_mut(&peer) {
                         dial.asked
-                            .extend(failures.iter().map(|(address, _)| address.clone()));
-                        dial.failed.extend(failures.iter().cloned());
+                            .extend(failures.clone().map(|(address, _)| address.clone()));
+                        dial.failed.extend(failures.cloned());
                         self.dial(peer, now, around);
                     }
                 }

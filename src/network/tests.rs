@@ -6,6 +6,8 @@ use tokio::time::{Instant, timeout};
 
 use super::*;
 
+mod thirty;
+
 /// Far more than anything here takes; a test that needs it has failed.
 const PATIENCE: Duration = Duration::from_secs(20);
 

@@ -175,7 +175,9 @@ where
         address: Multiaddr,
         options: DialOpts,
     ) -> Result<Self::Dial, TransportError<io::Error>> {
-        if !addresses::is_dialable(&address) {
+        // Dials of Kademlia ask to reuse a port, ours never do. By QUIC it would wait seconds for each node that has gone.
+        let is_foreign = options.port_use == PortUse::Reuse;
+        if !addresses::is_dialable(&address) || (is_foreign && addresses::is_quic(&address)) {
             return Err(TransportError::MultiaddrNotSupported(address));
         }
         let options = DialOpts {

@@ -189,7 +189,11 @@ impl Driver {
         if routing == Routing::Add
             && let Some(kad) = behaviour.kad.as_mut()
         {
-            for address in &admitted {
+            // Not those of QUIC: a query would wait seconds for each node that has gone, where TCP is refused at once.
+            for address in admitted
+                .iter()
+                .filter(|address| !addresses::is_quic(address))
+            {
                 kad.add_address(&peer, address.clone());
             }
         }
