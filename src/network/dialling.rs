@@ -63,6 +63,9 @@ const _: () = assert!(
         <= OPENING_TIMEOUT.as_millis()
 );
 
+/// A bare address, with the peer it named.
+type Given = (Multiaddr, Option<PeerId>);
+
 /// Where the answer of an opening goes.
 pub(super) type Reply = oneshot::Sender<Result<SessionStreams, DialError>>;
 
@@ -93,9 +96,9 @@ struct Opening {
     reply: Reply,
     peer: Option<PeerId>,
     /// Bare addresses of the call, each with the peer it named.
-    given: Vec<(Multiaddr, Option<PeerId>)>,
+    given: Vec<Given>,
     /// Those of QUIC among them that wait for the dials of TCP, until when. Only while the peer is not known.
-    held: Option<(Vec<(Multiaddr, Option<PeerId>)>, Instant)>,
+    held: Option<(Vec<Given>, Instant)>,
     tried: Vec<(Multiaddr, DialFailure)>,
     deadline: Instant,
     /// Connections that went away or kept silent.
@@ -466,7 +469,7 @@ impl Dialling {
         }
     }
 
-    fn dial_each(&mut self, id: u64, addresses: Vec<(Multiaddr, Option<PeerId>)>) {
+    fn dial_each(&mut self, id: u64, addresses: Vec<Given>) {
         for (bare, named) in addresses {
             let dialled = named.map_or(Ok(bare.clone()), |named| bare.clone().with_p2p(named));
             let options = DialOpts::unknown_peer_id()

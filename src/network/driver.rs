@@ -265,7 +265,8 @@ impl Driver {
                 () = tokio::time::sleep_until(due) => {}
             }
         }
-        self.close().await;
+        // Boxed: the swarm moves into it, and a task should stay small.
+        Box::pin(self.close()).await;
     }
 
     /// Lets the last bytes leave, closes every connection, and polls on until they are closed.

@@ -7,7 +7,6 @@ use std::process::{self, Command, Stdio};
 
 /// Says that a test cannot run here, in the file that counts such tests.
 pub fn skip(test: &str, reason: &str) {
-    eprintln!("SKIPPED: {test}: {reason}");
     if let Some(path) = std::env::var_os("SHOAL_SKIPS") {
         let mut file = File::options()
             .create(true)
