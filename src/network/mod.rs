@@ -108,6 +108,8 @@ pub struct SessionStreams {
     pub connection: ConnectionKey,
     /// Whether we dialled that connection.
     pub dialled_by_us: bool,
+    /// Whether we began this session; on the same connection the peer may have begun another.
+    pub opened_by_us: bool,
     /// Where the peer is: the dialled address, or where its connection came from. Without `/p2p/`.
     pub remote_address: Multiaddr,
     /// Messages.

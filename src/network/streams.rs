@@ -182,12 +182,18 @@ impl Behaviour {
         }
     }
 
-    fn session(&self, id: &ConnectionId, control: Stream, data: Stream) -> Option<SessionStreams> {
+    fn session(
+        &self,
+        id: &ConnectionId,
+        (control, data): (Stream, Stream),
+        opened_by_us: bool,
+    ) -> Option<SessionStreams> {
         let connection = self.connections.get(id)?;
         Some(SessionStreams {
             peer: connection.peer,
             connection: connection.key,
             dialled_by_us: connection.dialled_by_us,
+            opened_by_us,
             remote_address: connection.address.clone(),
             control: control.compat(),
             data: data.compat(),
@@ -269,7 +275,7 @@ impl NetworkBehaviour for Behaviour {
                 data,
             } => {
                 self.opening.remove(&opening);
-                match self.session(&connection, control, data) {
+                match self.session(&connection, (control, data), true) {
                     Some(streams) => Event::Opened { opening, streams },
                     None => Event::Failed {
                         opening,
@@ -285,7 +291,7 @@ impl NetworkBehaviour for Behaviour {
                 control,
                 data,
                 place,
-            } => match self.session(&connection, control, data) {
+            } => match self.session(&connection, (control, data), false) {
                 Some(streams) => Event::Inbound(InboundSession { streams, place }),
                 None => return,
             },

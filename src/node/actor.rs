@@ -770,9 +770,8 @@ impl Actor {
             return;
         };
         let told = self.exchange.on_records(Instant::now(), &from, records);
-        for (peer, addresses) in told {
-            self.on_candidate(peer, addresses, crate::engine::Source::Exchange);
-        }
+        let source = crate::engine::Source::Exchange;
+        self.hub.offer_in_turn(&self.share, told, source);
     }
 
     fn send_data(&self, peer: PeerId, job: DataJob) {

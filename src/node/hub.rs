@@ -37,7 +37,7 @@ const NEIGHBOURS_FIRST: Duration = Duration::from_millis(300);
 const NEIGHBOURS_LATER: Duration = Duration::from_secs(2);
 const NEIGHBOURS_FIRST_LOOKS: u32 = 10;
 
-/// What the larger of two peer ids leaves the smaller to dial first when multicast found them. On a LAN a dial takes
+/// What the larger of two peer ids leaves the smaller to dial first when multicast or a third peer told of them. On a LAN a dial takes
 /// milliseconds; a peer that is complete never dials, so all of this is lost when the larger one fetches.
 const LARGER_WAITS: Duration = Duration::from_millis(250);
 
@@ -211,8 +211,7 @@ impl Hub {
                 |before: &Session| fresh.began().duration_since(before.began()) < CROSSING;
             if let Some(before) = &before
                 && crossed(before)
-                && before.dialled_by_smaller()
-                && !fresh.dialled_by_smaller()
+                && before.standing() > fresh.standing()
             {
                 fresh.end(DownCause::Left, "another session stays");
                 return before.clone();
@@ -317,32 +316,46 @@ impl Hub {
         }
     }
 
-    /// The smaller of two peer ids dials first, so that two that find each other at once do not meet half-way.
     fn introduce_one(self: &Arc<Self>, share: &Share, peer: PeerId) {
         let addresses = {
             let nearby = self.nearby.lock().unwrap_or_else(PoisonError::into_inner);
             nearby.get(&peer).cloned().unwrap_or_default()
         };
-        if self.is_foreign(&peer) {
-            return;
-        }
-        let candidate = ShareInput::Candidates {
-            peers: vec![(peer, addresses)],
-            source: Source::Lan,
-        };
-        let share = share.clone();
-        if self.shop.local_peer < peer {
+        self.offer_in_turn(share, vec![(peer, addresses)], Source::Lan);
+    }
+
+    /// Offers peers that probably hear of us at the same moment: the smaller of two peer ids dials first, so that they
+    /// do not meet half-way.
+    pub(super) fn offer_in_turn(
+        self: &Arc<Self>,
+        share: &Share,
+        mut peers: Vec<(PeerId, Vec<Multiaddr>)>,
+        source: Source,
+    ) {
+        peers.retain(|(peer, _)| !self.is_foreign(peer));
+        let (first, later): (Vec<_>, Vec<_>) = peers
+            .into_iter()
+            .partition(|(peer, _)| self.shop.local_peer < *peer);
+        if !first.is_empty() {
+            let peers = first;
             // A hint: a share too busy to hear it will hear the next one.
-            let _ = share.inputs.try_send(candidate);
-            return;
+            let _ = share
+                .inputs
+                .try_send(ShareInput::Candidates { peers, source });
         }
-        let hub = Arc::clone(self);
-        self.shop.tasks.spawn(async move {
-            tokio::select! {
-                () = hub.ending.cancelled() => {}
-                () = tokio::time::sleep(LARGER_WAITS) => drop(share.inputs.try_send(candidate)),
-            }
-        });
+        if !later.is_empty() {
+            let (hub, inputs) = (Arc::clone(self), share.inputs.clone());
+            let candidates = ShareInput::Candidates {
+                peers: later,
+                source,
+            };
+            self.shop.tasks.spawn(async move {
+                tokio::select! {
+                    () = hub.ending.cancelled() => {}
+                    () = tokio::time::sleep(LARGER_WAITS) => drop(inputs.try_send(candidates)),
+                }
+            });
+        }
     }
 
     /// Keeps a node that the user named connected, and offers it to every share.

@@ -73,12 +73,20 @@ struct Links {
     theirs: BTreeMap<ShareNumber, Share>,
 }
 
+/// What both sides see alike in a session: whether the smaller of the two peer ids dialled its connection, then whether
+/// it began the session. The second counts when both began one on the same connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Standing {
+    dialled_by_smaller: bool,
+    opened_by_smaller: bool,
+}
+
 struct Inner {
     id: SessionId,
     peer: PeerId,
     remote_address: Multiaddr,
     began: Instant,
-    dialled_by_smaller: bool,
+    standing: Standing,
     agent: OnceLock<String>,
     control: mpsc::Sender<Control>,
     data: mpsc::Sender<DataJob>,
@@ -102,11 +110,13 @@ impl Session {
         let SessionStreams {
             peer,
             dialled_by_us,
+            opened_by_us,
             remote_address,
             control,
             data,
             ..
         } = streams;
+        let we_are_smaller = shop.local_peer < peer;
         let (control_queue, control_jobs) = mpsc::channel(CONTROL_QUEUE_MAX);
         let (data_queue, data_jobs) = mpsc::channel(DATA_QUEUE_MAX);
         let session = Self(Arc::new(Inner {
@@ -114,7 +124,10 @@ impl Session {
             peer,
             remote_address,
             began: Instant::now(),
-            dialled_by_smaller: dialled_by_us == (shop.local_peer < peer),
+            standing: Standing {
+                dialled_by_smaller: dialled_by_us == we_are_smaller,
+                opened_by_smaller: opened_by_us == we_are_smaller,
+            },
             agent: OnceLock::new(),
             control: control_queue,
             data: data_queue,
@@ -159,9 +172,9 @@ impl Session {
         self.0.began
     }
 
-    /// Whether its connection was dialled by the smaller of the two peer ids.
-    pub(super) fn dialled_by_smaller(&self) -> bool {
-        self.0.dialled_by_smaller
+    /// Which of two that crossed stays: the greater one.
+    pub(super) fn standing(&self) -> Standing {
+        self.0.standing
     }
 
     pub(super) fn is_alive(&self) -> bool {
