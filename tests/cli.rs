@@ -227,7 +227,8 @@ fn errors_are_objects_for_scripts_too() {
         .args(&["link", "not-there", "--json"])
         .run();
     assert_eq!(outcome.code, 6);
-    let line: serde_json::Value = serde_json::from_str(outcome.stdout.trim()).unwrap();
+    let line: serde_json::Value =
+        serde_json::from_str(outcome.stdout.lines().last().unwrap()).unwrap();
     assert_eq!(
         (
             line["v"].as_i64(),

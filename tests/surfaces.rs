@@ -455,15 +455,23 @@ fn the_trace_adds_up_to_the_share_and_has_every_reroute() {
 const LIMIT_SETTLES_SECS: f64 = 1.0;
 const LIMIT_WINDOW_SECS: f64 = 5.0;
 
+/// A machine that is busy with something else may be too slow for a limit; it is looked at so often.
+const LIMIT_TRIES: usize = 3;
+
+/// Measures until a window is full to within 5 %; none may hold more.
 #[track_caller]
-fn check_rate(what: &str, bytes: u64, rate: u64) {
+fn check_rate(what: &str, rate: u64, mut measured: impl FnMut(usize) -> u64) {
     let expected = rate as f64 * LIMIT_WINDOW_SECS;
-    let off = (bytes as f64 - expected) / expected;
-    assert!(
-        off.abs() <= 0.05,
-        "{what}: {bytes} bytes in {LIMIT_WINDOW_SECS} s, {:.1} % off",
-        off * 100.0
-    );
+    let mut seen = Vec::new();
+    for attempt in 0..LIMIT_TRIES {
+        let part = measured(attempt) as f64 / expected;
+        assert!(part <= 1.05, "{what}: {part:.3} of what is allowed");
+        if part >= 0.95 {
+            return;
+        }
+        seen.push(part);
+    }
+    panic!("{what}: never more than {seen:.3?} of what is allowed");
 }
 
 /// The first moment at which every trace has a piece.
@@ -520,26 +528,27 @@ fn up_holds_over_all_peers_and_is_fair_between_them() {
     let place = Place::new();
     let file = place.file("data.bin", 96 * MIB);
     for rate in [1_000_000, 20_000_000] {
-        let text = rate.to_string();
-        let (mut seeder, link) = seed(&place, "home", &file, &["--up", &text, "--no-dht"]);
-        let from = peer_of(&mut seeder);
-        let names = [format!("a{rate}"), format!("b{rate}")];
-        let mut fetchers = names
-            .each_ref()
-            .map(|name| traced(&place, name, &link, &["--up", "1k"]));
-        let traces = run_for_window(&mut fetchers);
-        let begin = begin_of(&traces);
-        let bytes = [0, 1].map(|at| {
-            given(&traces[at], begin, LIMIT_WINDOW_SECS)
-                .remove(&from)
-                .unwrap_or(0)
+        check_rate(&format!("--up {rate}"), rate, |attempt| {
+            let text = rate.to_string();
+            let (mut seeder, link) = seed(&place, "home", &file, &["--up", &text, "--no-dht"]);
+            let from = peer_of(&mut seeder);
+            let mut fetchers = ["a", "b"].map(|name| {
+                let name = format!("{name}{rate}-{attempt}");
+                traced(&place, &name, &link, &["--up", "1k"])
+            });
+            let traces = run_for_window(&mut fetchers);
+            let begin = begin_of(&traces);
+            let bytes = [0, 1].map(|at| {
+                let mut given = given(&traces[at], begin, LIMIT_WINDOW_SECS);
+                given.remove(&from).unwrap_or(0)
+            });
+            let (less, more) = (bytes[0].min(bytes[1]), bytes[0].max(bytes[1]));
+            assert!(
+                less as f64 >= 0.8 * more as f64,
+                "unfair at {rate}: {bytes:?}"
+            );
+            less + more
         });
-        check_rate(&format!("--up {rate}"), bytes[0] + bytes[1], rate);
-        let (less, more) = (bytes[0].min(bytes[1]), bytes[0].max(bytes[1]));
-        assert!(
-            less as f64 >= 0.8 * more as f64,
-            "unfair at {rate}: {bytes:?}"
-        );
     }
 }
 
@@ -551,15 +560,16 @@ fn down_holds_over_all_peers() {
     let (_first, link) = seed(&place, "home", &file, &[]);
     let (_second, _) = seed(&place, "home", &file, &[]);
     for rate in [1_000_000, 20_000_000] {
-        let path = place.path("down.trace");
-        let (text, path_text) = (rate.to_string(), path.to_str().unwrap());
-        let flags = ["--down", &text, "--trace", path_text];
-        let out = place.path(&format!("out-{rate}"));
-        let mut fetchers = [(fetch(&place, "home", &link, &out, &flags), path.clone())];
-        let traces = run_for_window(&mut fetchers);
-        let begin = begin_of(&traces);
-        let given = given(&traces[0], begin, LIMIT_WINDOW_SECS);
-        assert_eq!(given.len(), 2, "both give: {given:?}");
-        check_rate(&format!("--down {rate}"), given.values().sum(), rate);
+        check_rate(&format!("--down {rate}"), rate, |attempt| {
+            let path = place.path("down.trace");
+            let (text, path_text) = (rate.to_string(), path.to_str().unwrap());
+            let flags = ["--down", &text, "--trace", path_text];
+            let out = place.path(&format!("out-{rate}-{attempt}"));
+            let mut fetchers = [(fetch(&place, "home", &link, &out, &flags), path.clone())];
+            let traces = run_for_window(&mut fetchers);
+            let given = given(&traces[0], begin_of(&traces), LIMIT_WINDOW_SECS);
+            assert_eq!(given.len(), 2, "both give: {given:?}");
+            given.values().sum()
+        });
     }
 }
