@@ -123,9 +123,16 @@ fn json_listening_is_one_line_per_address_with_the_peer() {
         .map(|line| line["addr"].as_str().unwrap())
         .collect();
     addresses.sort_unstable();
-    assert_eq!(addresses.len(), 2, "{addresses:?}");
-    for (address, ip) in addresses.iter().zip(["127.0.0.1", "127.0.0.2"]) {
-        assert!(address.starts_with(&format!("/ip4/{ip}/tcp/")), "{address}");
+    // QUIC stands beside TCP on the same port.
+    let starts = [
+        "/ip4/127.0.0.1/tcp/",
+        "/ip4/127.0.0.1/udp/",
+        "/ip4/127.0.0.2/tcp/",
+        "/ip4/127.0.0.2/udp/",
+    ];
+    assert_eq!(addresses.len(), starts.len(), "{addresses:?}");
+    for (address, start) in addresses.iter().zip(starts) {
+        assert!(address.starts_with(start), "{address}");
         assert!(
             address.ends_with(&format!("/p2p/{peer}")) && !address.contains("/tcp/0/"),
             "{address}"
@@ -501,6 +508,8 @@ fn flag_port_is_the_port_of_the_default_addresses() {
         line["addr"]
             .as_str()
             .unwrap()
+            .replace("/udp/", "/tcp/")
+            .replace("/quic-v1/", "/")
             .contains(&format!("/tcp/{free}/p2p/"))
     };
     assert!(!all.is_empty() && all.iter().all(has_port), "{all:?}");

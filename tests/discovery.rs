@@ -154,7 +154,7 @@ fn receivers_of_one_share_find_each_other_by_peer_exchange_alone() {
 fn a_share_is_fetched_over_ipv6_loopback() {
     let _turn = turn();
     if std::net::TcpListener::bind("[::1]:0").is_err() {
-        return crate::support::net::skip("a_share_is_fetched_over_ipv6_loopback", "no IPv6 here");
+        return crate::support::skip("a_share_is_fetched_over_ipv6_loopback", "no IPv6 here");
     }
     let place = Place::new();
     let file = place.file("data.bin", 3 * MIB);

@@ -39,6 +39,11 @@ Examples:
   shoal fetch LINK --seed --ratio 2       stay until twice its size was sent
   shoal fetch LINK --json | jq .type      for scripts";
 
+const NODE_EXAMPLES: &str = "\
+Examples:
+  shoal node --port 4001              a meeting point at a known port
+  shoal fetch LINK --peer MULTIADDR   use it: any address it printed";
+
 const LINK_EXAMPLES: &str = "\
 Examples:
   shoal link photos                  the link that `shoal seed photos` would print, without addresses
@@ -86,6 +91,7 @@ pub(crate) enum Command {
     #[command(after_help = FETCH_EXAMPLES)]
     Fetch(FetchArgs),
     /// Take part without a share: a meeting point for others; prints its addresses
+    #[command(after_help = NODE_EXAMPLES)]
     Node(NodeArgs),
     /// Print the link of local files without going online (no addresses in it)
     #[command(after_help = LINK_EXAMPLES)]

@@ -6,8 +6,8 @@
 
 pub mod liar;
 pub mod lines;
-pub mod terminal;
 pub mod net;
+pub mod terminal;
 
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader, Read};

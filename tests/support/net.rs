@@ -1,21 +1,7 @@
 //! Network namespaces for tests: machines of their own on one host, joined by wires. Needs root and `ip`.
 
 use std::cell::Cell;
-use std::fs::File;
-use std::io::Write;
 use std::process::{self, Command, Stdio};
-
-/// Says that a test cannot run here, in the file that counts such tests.
-pub fn skip(test: &str, reason: &str) {
-    if let Some(path) = std::env::var_os("SHOAL_SKIPS") {
-        let mut file = File::options()
-            .create(true)
-            .append(true)
-            .open(path)
-            .unwrap();
-        writeln!(file, "SKIPPED: {test}: {reason}").unwrap();
-    }
-}
 
 /// The namespaces of one test; all gone when dropped.
 pub struct Net {
@@ -37,7 +23,7 @@ impl Net {
         match made {
             Ok(()) => Some(Self { made: Cell::new(0) }),
             Err(reason) => {
-                skip(test, &format!("needs root and `ip`: {reason}"));
+                super::skip(test, &format!("needs root and `ip`: {reason}"));
                 None
             }
         }
