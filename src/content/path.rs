@@ -228,7 +228,8 @@ impl fmt::Debug for Name {
 ///
 /// `..` is allowed only at the front, and no more often than `link` is deep. The folders above a link are real
 /// ones, so that much is safe; a `..` after a name could follow another symlink first and then climb out.
-pub(super) fn is_symlink_target_inside(link: &RelativePath, target: &str) -> bool {
+#[must_use]
+pub fn is_symlink_target_inside(link: &RelativePath, target: &str) -> bool {
     let mut rest = target;
     let mut depth = link.elements().count() - 1;
     loop {

@@ -13,7 +13,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use super::StorageError;
 use super::os::{self, Kind, Signature, Stat};
 use super::part;
-use crate::content::{Entry, EntryKind, Layout, Name, PathError, RelativePath};
+use crate::content::{
+    Entry, EntryKind, Layout, Name, PathError, RelativePath, is_symlink_target_inside,
+};
 
 /// Files between two reports of progress.
 const REPORT_FILES: u64 = 256;
@@ -252,9 +254,10 @@ impl Walk<'_> {
                 Kind::Link | Kind::Special => {
                     let target = fs::read_link(&source)
                         .map_err(|error| StorageError::reading(&source, error))?;
-                    let depth = path.elements().count() - 1 - named_depth;
-                    let Some(target) = target.to_str().and_then(|target| inside(target, depth))
-                    else {
+                    let target = target
+                        .to_str()
+                        .and_then(|target| inside(&below(&path, named_depth), target));
+                    let Some(target) = target else {
                         self.skip(source, SkipReason::LinkOutside);
                         continue;
                     };
@@ -303,25 +306,24 @@ fn entry_path(
     }
 }
 
-/// The target of a link that is `depth` folders deep, in the form a manifest holds, when it stays inside: `..` only in
-/// front (behind a name it could climb out through another link) and at most `depth` of them.
-fn inside(target: &str, depth: usize) -> Option<String> {
+/// `path` without its first `depth` elements, of which it has more.
+fn below(path: &RelativePath, depth: usize) -> RelativePath {
+    let rest: Vec<_> = path.elements().skip(depth).collect();
+    RelativePath::parse(&rest.join("/")).expect("the end of a path is a path")
+}
+
+/// The target of the link `link` in the form a manifest holds, when it stays inside. `link` is told as the folder that
+/// the user named sees it: a link may climb no higher.
+fn inside(link: &RelativePath, target: &str) -> Option<String> {
     if target.starts_with('/') {
         return None;
     }
-    let elements: Vec<&str> = target
+    // `./a`, `a//b` and `a/` mean what the canonical text means.
+    let parts = target
         .split('/')
-        .filter(|part| !part.is_empty() && *part != ".")
-        .collect();
-    let climbs = elements.iter().take_while(|part| **part == "..").count();
-    if elements.is_empty() || climbs > depth || elements[climbs..].contains(&"..") {
-        return None;
-    }
-    if climbs < elements.len() {
-        // Backslashes, overlong elements.
-        RelativePath::parse(&elements[climbs..].join("/")).ok()?;
-    }
-    Some(elements.join("/"))
+        .filter(|part| !part.is_empty() && *part != ".");
+    let canonical = parts.collect::<Vec<_>>().join("/");
+    is_symlink_target_inside(link, &canonical).then_some(canonical)
 }
 
 #[cfg(test)]
@@ -346,11 +348,22 @@ mod tests {
             ("a\\b", 1, None),
         ];
         for (target, depth, expected) in cases {
+            let link = "d/".repeat(depth) + "link";
+            let link = RelativePath::parse(&link).expect("a path");
             assert_eq!(
-                inside(target, depth).as_deref(),
+                inside(&link, target).as_deref(),
                 expected,
                 "{target} at {depth}"
             );
         }
+    }
+
+    #[test]
+    fn a_link_climbs_no_higher_than_the_folder_that_was_named() {
+        let link = RelativePath::parse("named/sub/link").expect("a path");
+        let seen = below(&link, 1);
+        assert_eq!(seen.as_str(), "sub/link");
+        assert!(inside(&seen, "../file").is_some());
+        assert!(inside(&seen, "../../file").is_none());
     }
 }
