@@ -117,14 +117,27 @@ impl Command {
 /// Flags of `seed`.
 #[derive(Clone, Debug, Args)]
 pub(crate) struct SeedArgs {
+    #[command(flatten)]
+    pub(crate) sources: SourceFlags,
+    #[command(flatten)]
+    pub(crate) rules: RuleFlags,
+}
+
+/// What is shared: for `seed` and `link` alike, which then make the same share.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct SourceFlags {
     /// Files or folders; several make one share with one entry each
     #[arg(required = true, value_name = "PATH")]
     pub(crate) paths: Vec<PathBuf>,
     /// Name of the share [default: that of the first path]
     #[arg(long, env = "SHOAL_NAME", value_parser = name)]
     pub(crate) name: Option<Name>,
-    #[command(flatten)]
-    pub(crate) rules: RuleFlags,
+    /// Leave out what matches, as in .gitignore; may be repeated
+    #[arg(long, env = "SHOAL_EXCLUDE", value_name = "GLOB")]
+    pub(crate) exclude: Vec<String>,
+    /// Leave out what matches a pattern of FILE, as in .gitignore; may be repeated
+    #[arg(long, env = "SHOAL_IGNORE_FILE", value_name = "FILE")]
+    pub(crate) ignore_file: Vec<PathBuf>,
 }
 
 /// Flags of `fetch`.
@@ -172,12 +185,8 @@ pub(crate) struct NodeArgs {
 /// Flags of `link`.
 #[derive(Clone, Debug, Args)]
 pub(crate) struct LinkArgs {
-    /// Files or folders; several make one share with one entry each
-    #[arg(required = true, value_name = "PATH")]
-    pub(crate) paths: Vec<PathBuf>,
-    /// Name of the share [default: that of the first path]
-    #[arg(long, env = "SHOAL_NAME", value_parser = name)]
-    pub(crate) name: Option<Name>,
+    #[command(flatten)]
+    pub(crate) sources: SourceFlags,
 }
 
 /// What `config` is to do.

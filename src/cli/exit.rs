@@ -129,6 +129,7 @@ impl From<StorageError> for Failure {
             StorageError::Write { .. } => {
                 "see that it can be written to, or choose another folder with `--dir`"
             }
+            StorageError::Glob { .. } => "patterns are written as in .gitignore",
             StorageError::EqualNames { .. } => {
                 "rename one of them, or share the folder they are in"
             }

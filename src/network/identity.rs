@@ -231,8 +231,14 @@ fn load_or_make_key(folder: &Path) -> Result<Keypair, HomeError> {
     Ok(keypair)
 }
 
+/// The part of `home` that belongs to this host; not made by this call.
+#[must_use]
+pub fn host_folder(home: &Path) -> PathBuf {
+    home.join("hosts").join(host_name())
+}
+
 fn pool_of(home: &Path) -> PathBuf {
-    home.join("hosts").join(host_name()).join("pool")
+    host_folder(home).join("pool")
 }
 
 /// The host's name as one safe path element, at most 64 characters.

@@ -29,7 +29,7 @@ use tokio_util::compat::Compat;
 use tokio_util::task::TaskTracker;
 
 pub use dial_error::{DialError, DialFailure};
-pub use identity::{HomeError, Keypair, Lease, LiveRecord, lease, live_neighbours};
+pub use identity::{HomeError, Keypair, Lease, LiveRecord, host_folder, lease, live_neighbours};
 pub use peer_record::{PeerRecord, RecordError};
 
 use driver::{Command, Driver};

@@ -20,6 +20,7 @@ mod session;
 mod share;
 mod status;
 
+pub use crate::network::host_folder;
 pub use config::{FetchOptions, NodeConfig};
 pub use handle::{FetchError, Node, NodeError, NodeHandle, ShareHandle};
 pub use status::{

@@ -29,6 +29,14 @@ pub enum StorageError {
         /// The path as given.
         path: PathBuf,
     },
+    /// A pattern is not one.
+    #[error("`{}` is no pattern: {}", escape_hostile(glob), escape_hostile(reason))]
+    Glob {
+        /// The pattern.
+        glob: String,
+        /// What is wrong with it.
+        reason: String,
+    },
     /// No path to share was given.
     #[error("nothing to share")]
     NothingToShare,
@@ -193,7 +201,8 @@ impl StorageError {
     #[must_use]
     pub fn exit_class(&self) -> ErrorClass {
         match self {
-            Self::NothingToShare
+            Self::Glob { .. }
+            | Self::NothingToShare
             | Self::EqualNames { .. }
             | Self::NoName { .. }
             | Self::OutputName { .. } => ErrorClass::Usage,

@@ -1,18 +1,23 @@
 //! Import: turns files and folders of the user into a manifest, its piece hashes and a store that reads them in place.
 //!
-//! Reads every byte once, on all cores, and copies none. Changes nothing on disk. What becomes an entry is decided in
+//! Reads every byte once, on all cores, unless the state of this host knows the file's hashes; copies none. Changes nothing
+//! on disk but that state. What becomes an entry is decided in
 //! `scan`. Called by `node` and by the verbs `seed`, `link`, `ls` and `verify`.
 //! Source: BEP 52 (roots and layers).
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
+use std::time::SystemTime;
 
 use super::StorageError;
+use super::globs::Globs;
 use super::hashing::{Watch, visit_pieces};
+use super::os::Signature;
 use super::scan::{Scan, Skipped, scan};
 use super::source::{SourceFile, SourceStore};
+use super::state::{Known, State};
 use crate::content::{
-    Digest, Entry, EntryKind, FileIndex, Geometry, Layout, Manifest, Name, PieceHashes,
+    Digest, Entry, EntryKind, FileIndex, Geometry, Layout, Manifest, Name, PieceHashes, PieceIndex,
     RelativePath, hash_piece, layer_root, piece_len_for,
 };
 
@@ -21,6 +26,10 @@ use crate::content::{
 pub struct ImportOptions {
     /// Name of the share; by default that of the first path.
     pub name: Option<Name>,
+    /// What to leave out, matched against paths in the share.
+    pub exclude: Globs,
+    /// Folder with the state of this host: files hashed in an earlier run are not read again. Reads everything if `None`.
+    pub state: Option<PathBuf>,
 }
 
 /// How far an import is.
@@ -53,6 +62,8 @@ pub struct Imported {
     pub store: SourceStore,
     /// What was left out, in path order.
     pub skipped: Vec<Skipped>,
+    /// Entries left out by [`ImportOptions::exclude`], a folder with all that is in it as one.
+    pub excluded: u64,
 }
 
 /// Makes a share of `paths`.
@@ -72,6 +83,7 @@ pub fn import(
     progress: &(dyn Fn(ImportProgress) + Sync),
     cancel: &AtomicBool,
 ) -> Result<Imported, StorageError> {
+    let looked = SystemTime::now();
     let found = |files, bytes| progress(ImportProgress::Scan { files, bytes });
     let Scan {
         name,
@@ -79,7 +91,14 @@ pub fn import(
         files,
         others,
         skipped,
-    } = scan(paths, options.name.as_ref(), &found, cancel)?;
+        excluded,
+    } = scan(
+        paths,
+        options.name.as_ref(),
+        &options.exclude,
+        &found,
+        cancel,
+    )?;
 
     let lens: Vec<u64> = files.iter().map(|file| file.signature.len).collect();
     let geometry =
@@ -89,31 +108,43 @@ pub fn import(
 
     let mut sources = Vec::with_capacity(files.len());
     let mut described = Vec::with_capacity(files.len());
+    let mut devices = Vec::with_capacity(files.len());
     for file in files {
         sources.push(SourceFile {
             path: file.source,
             signature: file.signature,
         });
+        devices.push(file.device);
         described.push((file.path, file.executable));
     }
     // The first path is the one the share is named after; with several there is no single place.
     let result = paths.first().cloned().unwrap_or_default();
+    let mut cache = Cache::open(options.state.as_deref(), &geometry, &sources, &devices);
     let store = SourceStore::new(geometry.clone(), sources, result);
 
-    let pieces: Vec<_> = geometry.pieces().collect();
-    let total = geometry.total_len();
+    let (mut digests, unknown) = cache.known(&geometry);
+    let pieces: Vec<_> = unknown
+        .iter()
+        .flat_map(|file| geometry.file_pieces(*file))
+        .map(PieceIndex::new)
+        .collect();
+    let total = unknown.iter().map(|file| geometry.file_len(*file)).sum();
     let report = |bytes| progress(ImportProgress::Hash { bytes, total });
     let watch = Watch {
         progress: &report,
         cancel,
     };
-    let digests = visit_pieces(&geometry, &pieces, &store, &watch, |piece, bytes| {
+    let hashed = visit_pieces(&geometry, &pieces, &store, &watch, |piece, bytes| {
         Ok(hash_piece(bytes, geometry.width_of(piece)))
     })?;
+    for (piece, digest) in pieces.iter().zip(hashed) {
+        digests[piece.as_usize()] = digest;
+    }
     // Once more at the end: a write behind the reading head would otherwise show only when the piece is served.
-    for file in (0..geometry.file_count()).map(FileIndex::new) {
+    for &file in &unknown {
         store.check(file)?;
     }
+    cache.keep(looked, &geometry, &unknown, &digests);
 
     let (manifest, hashes) = describe(name, layout, &geometry, described, others, digests)?;
     Ok(Imported {
@@ -121,7 +152,110 @@ pub fn import(
         hashes,
         store,
         skipped,
+        excluded,
     })
+}
+
+/// The hashes this host knows, for the files of one share.
+struct Cache {
+    state: Option<State>,
+    /// For each file of the share.
+    files: Vec<CachedFile>,
+}
+
+struct CachedFile {
+    path: PathBuf,
+    signature: Signature,
+    device: u64,
+    piece_len: u32,
+}
+
+impl CachedFile {
+    fn as_known(&self) -> Known<'_> {
+        Known {
+            path: &self.path,
+            signature: &self.signature,
+            device: self.device,
+            piece_len: self.piece_len,
+        }
+    }
+}
+
+impl Cache {
+    /// The cache in `folder`; without one, nothing is known.
+    fn open(
+        folder: Option<&Path>,
+        geometry: &Geometry,
+        sources: &[SourceFile],
+        devices: &[u64],
+    ) -> Self {
+        let Some(folder) = folder else {
+            return Self {
+                state: None,
+                files: Vec::new(),
+            };
+        };
+        let mut files = Vec::with_capacity(sources.len());
+        for ((file, source), device) in (0..).zip(sources).zip(devices) {
+            let is_one_piece = geometry.file_pieces(FileIndex::new(file)).len() == 1;
+            files.push(CachedFile {
+                // A path that cannot be made absolute is known by nobody.
+                path: std::path::absolute(&source.path).unwrap_or_default(),
+                signature: source.signature,
+                device: *device,
+                piece_len: if is_one_piece {
+                    0
+                } else {
+                    geometry.piece_len()
+                },
+            });
+        }
+        Self {
+            state: Some(State::open(folder)),
+            files,
+        }
+    }
+
+    /// A digest for each piece, zero where it is not known, and the files whose pieces are not.
+    fn known(&mut self, geometry: &Geometry) -> (Vec<Digest>, Vec<FileIndex>) {
+        let mut digests = vec![Digest::ZERO; geometry.piece_count() as usize];
+        let all = (0..geometry.file_count()).map(FileIndex::new);
+        let Some(state) = &mut self.state else {
+            return (digests, all.collect());
+        };
+        let files: Vec<_> = self.files.iter().map(CachedFile::as_known).collect();
+        let mut unknown = Vec::new();
+        for (file, found) in all.zip(state.known(&files)) {
+            let pieces = geometry.file_pieces(file);
+            let layer = &mut digests[pieces.start as usize..pieces.end as usize];
+            match found {
+                Some(found) if found.len() == layer.len() => layer.copy_from_slice(&found),
+                _ => unknown.push(file),
+            }
+        }
+        (digests, unknown)
+    }
+
+    /// Keeps what was hashed now.
+    fn keep(
+        &mut self,
+        looked: SystemTime,
+        geometry: &Geometry,
+        hashed: &[FileIndex],
+        digests: &[Digest],
+    ) {
+        let Some(state) = &mut self.state else { return };
+        let layer_of = |file: FileIndex| {
+            let pieces = geometry.file_pieces(file);
+            &digests[pieces.start as usize..pieces.end as usize]
+        };
+        let files: Vec<_> = hashed
+            .iter()
+            .filter(|file| geometry.file_len(**file) > 0)
+            .map(|&file| (self.files[file.as_usize()].as_known(), layer_of(file)))
+            .collect();
+        state.keep(looked, &files);
+    }
 }
 
 /// Puts the manifest together from what was found and hashed. `files` are path and executable bit, in the geometry's order.
@@ -173,7 +307,6 @@ mod tests {
     use std::sync::atomic::Ordering;
 
     use super::*;
-    use crate::content::PieceIndex;
     use crate::storage::{ErrorClass, PieceStore, SkipReason};
 
     /// What is done to a file, and its name for messages.
@@ -239,6 +372,7 @@ mod tests {
         write(&path, b"x");
         let options = ImportOptions {
             name: Some(Name::parse("other").unwrap()),
+            ..ImportOptions::default()
         };
         let imported = import(&[path], &options, &|_| {}, &AtomicBool::new(false)).unwrap();
         assert_eq!(imported.manifest.name().as_str(), "other");
@@ -576,5 +710,131 @@ mod tests {
                 );
             }
         }
+    }
+
+    fn remembering(state: &Path) -> ImportOptions {
+        ImportOptions {
+            state: Some(state.to_path_buf()),
+            ..ImportOptions::default()
+        }
+    }
+
+    /// Imports and tells how many bytes were to be hashed.
+    fn run_counting(path: &Path, options: &ImportOptions) -> (Imported, u64) {
+        let hashed = Mutex::new(0);
+        let count = |report| {
+            if let ImportProgress::Hash { total, .. } = report {
+                *hashed.lock().unwrap() = total;
+            }
+        };
+        let never = AtomicBool::new(false);
+        let imported = import(&[path.to_path_buf()], options, &count, &never).unwrap();
+        let hashed = *hashed.lock().unwrap();
+        (imported, hashed)
+    }
+
+    /// Sets the times of a file to long ago: its content is settled, but for the time of its last change.
+    fn settle(path: &Path) {
+        let file = fs::File::options().write(true).open(path).unwrap();
+        let old = SystemTime::now() - std::time::Duration::from_secs(3600);
+        file.set_modified(old).unwrap();
+    }
+
+    /// Waits until what was changed last is older than what may change unnoticed.
+    fn wait_until_settled(path: &Path) {
+        let begin = SystemTime::now();
+        while begin.elapsed().unwrap_or_default() < std::time::Duration::from_millis(2_100) {
+            // A condition on the clock of the machine: nothing tells when it is met.
+            #[expect(clippy::disallowed_methods, reason = "the clock is looked at again")]
+            std::thread::sleep(std::time::Duration::from_millis(50));
+        }
+        assert!(path.exists());
+    }
+
+    #[test]
+    fn unchanged_files_are_not_read_again_and_changed_ones_are() {
+        let folder = tempfile::tempdir().unwrap();
+        let state = folder.path().join("state");
+        let top = folder.path().join("top");
+        write(&top.join("large"), &noise(3_000_000));
+        write(&top.join("small"), b"small");
+        write(&top.join("none"), b"");
+        settle(&top.join("large"));
+        let options = remembering(&state);
+        let (first, hashed) = run_counting(&top, &options);
+        assert_eq!(hashed, 3_000_005);
+        let (_, hashed) = run_counting(&top, &options);
+        assert_eq!(hashed, 3_000_005, "changed within two seconds");
+        wait_until_settled(&top);
+        let (_, hashed) = run_counting(&top, &options);
+        assert_eq!(hashed, 3_000_005, "old enough, and not known yet");
+        let (again, hashed) = run_counting(&top, &options);
+        assert_eq!(hashed, 0);
+        assert_eq!(again.manifest, first.manifest);
+        assert_eq!(again.hashes, first.hashes);
+        read_all(&again);
+
+        write(&top.join("small"), b"other");
+        let (other, hashed) = run_counting(&top, &options);
+        assert_eq!(hashed, 5);
+        assert_ne!(other.manifest.id(), first.manifest.id());
+    }
+
+    #[test]
+    fn a_state_that_cannot_be_used_costs_a_reading() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("f");
+        write(&path, b"bytes");
+        let expected = run(std::slice::from_ref(&path)).unwrap().manifest.id();
+        for state in [Path::new("/proc/sys"), path.as_path()] {
+            let (imported, hashed) = run_counting(&path, &remembering(state));
+            assert_eq!((imported.manifest.id(), hashed), (expected, 5));
+        }
+    }
+
+    fn excluding(globs: &[&str]) -> ImportOptions {
+        ImportOptions {
+            exclude: Globs::read(&[] as &[&Path], globs).unwrap(),
+            ..ImportOptions::default()
+        }
+    }
+
+    #[test]
+    fn excluded_entries_are_counted_and_nothing_else_is_left_out() {
+        let folder = tempfile::tempdir().unwrap();
+        let top = folder.path().join("top");
+        for path in [
+            "a.txt",
+            "a.tmp",
+            "sub/b.tmp",
+            "sub/.hidden",
+            ".gitignore",
+            "target/x/y",
+        ] {
+            write(&top.join(path), b"*");
+        }
+        symlink("/etc/passwd", top.join("outside")).unwrap();
+        let run = |globs: &[&str]| run_counting(&top, &excluding(globs)).0;
+        let all = run(&[]);
+        assert_eq!(
+            (all.excluded, all.skipped.len(), paths_of(&all).len()),
+            (0, 1, 6)
+        );
+        let some = run(&["*.tmp", "/target/", "outside"]);
+        assert_eq!(paths_of(&some), [".gitignore", "a.txt", "sub/.hidden"]);
+        assert_eq!((some.excluded, some.skipped.len()), (4, 0));
+    }
+
+    #[test]
+    fn among_several_paths_any_may_be_excluded_and_one_alone_may_not() {
+        let folder = tempfile::tempdir().unwrap();
+        let paths = ["one.txt", "two.tmp"].map(|name| folder.path().join(name));
+        paths.iter().for_each(|path| write(path, b"x"));
+        let options = excluding(&["*.tmp"]);
+        let never = AtomicBool::new(false);
+        let both = import(&paths, &options, &|_| {}, &never).unwrap();
+        assert_eq!((paths_of(&both), both.excluded), (vec!["one.txt"], 1));
+        let alone = run_counting(&paths[1], &options).0;
+        assert_eq!((paths_of(&alone), alone.excluded), (vec!["two.tmp"], 0));
     }
 }

@@ -7,6 +7,7 @@
 mod beneath;
 mod error;
 mod fetch;
+mod globs;
 mod hashing;
 mod import;
 mod memory;
@@ -17,6 +18,7 @@ mod recent;
 mod record;
 mod scan;
 mod source;
+mod state;
 mod survey;
 mod target;
 #[cfg(test)]
@@ -28,6 +30,7 @@ use crate::content::{FileIndex, PieceIndex, Verified};
 
 pub use error::{ErrorClass, StorageError};
 pub use fetch::FetchStore;
+pub use globs::Globs;
 pub use import::{ImportOptions, ImportProgress, Imported, import};
 pub use memory::MemoryStore;
 pub use part::{PartFolder, Resumable};

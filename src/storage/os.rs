@@ -44,6 +44,8 @@ pub(super) struct Stat {
     pub(super) executable: bool,
     /// Bytes of disk the file takes; less than its length when it is sparse.
     pub(super) allocated: u64,
+    /// Which file system it lies on.
+    pub(super) device: u64,
 }
 
 impl Stat {
@@ -67,6 +69,7 @@ impl Stat {
             },
             executable: raw.st_mode & 0o111 != 0,
             allocated: raw.st_blocks.max(0) as u64 * 512,
+            device: raw.st_dev as u64,
         }
     }
 }

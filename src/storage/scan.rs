@@ -1,7 +1,7 @@
 //! Walks the paths a user wants to share and lists what becomes an entry.
 //!
 //! Owns which things are taken, skipped with a note, or refused, and what they are called in the share. It opens no file
-//! and hashes nothing. Called by `import`. This is where exclude patterns will be asked.
+//! and hashes nothing. Called by `import`.
 
 use std::collections::HashMap;
 use std::ffi::OsString;
@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::StorageError;
+use super::globs::Globs;
 use super::os::{self, Kind, Signature, Stat};
 use super::part;
 use crate::content::{
@@ -59,6 +60,7 @@ pub(super) struct Found {
     pub(super) source: PathBuf,
     /// What it looked like.
     pub(super) signature: Signature,
+    pub(super) device: u64,
     pub(super) executable: bool,
 }
 
@@ -72,18 +74,22 @@ pub(super) struct Scan {
     /// Links and empty folders.
     pub(super) others: Vec<Entry>,
     pub(super) skipped: Vec<Skipped>,
+    /// Entries left out by the user's patterns, a folder with all that is in it as one.
+    pub(super) excluded: u64,
 }
 
 /// Told files and bytes found so far.
 pub(super) type ScanProgress<'a> = &'a (dyn Fn(u64, u64) + Sync);
 
-/// Walks `paths`. The share is called `name`, or by default as the first path.
+/// Walks `paths`. The share is called `name`, or by default as the first path. What matches `exclude` is left out; a
+/// path that is named alone never is.
 ///
 /// # Errors
 /// See [`super::import()`].
 pub(super) fn scan(
     paths: &[PathBuf],
     name: Option<&Name>,
+    exclude: &Globs,
     progress: ScanProgress<'_>,
     cancel: &AtomicBool,
 ) -> Result<Scan, StorageError> {
@@ -93,11 +99,13 @@ pub(super) fn scan(
         None => base_name(first)?,
     };
     let mut walk = Walk {
+        exclude,
         progress,
         cancel,
         files: Vec::new(),
         others: Vec::new(),
         skipped: Vec::new(),
+        excluded: 0,
         bytes: 0,
     };
     let layout = match paths {
@@ -122,6 +130,9 @@ pub(super) fn scan(
                     });
                 }
                 let stat = walk.stat_named(path)?;
+                if walk.is_excluded(entry.as_str(), stat.kind) {
+                    continue;
+                }
                 if stat.kind == Kind::File {
                     walk.file(path, entry, &stat);
                 } else if !walk.folder(path, Some(&entry), 1)? {
@@ -139,6 +150,7 @@ pub(super) fn scan(
         mut files,
         others,
         skipped,
+        excluded,
         ..
     } = walk;
     files.sort_unstable_by(|left, right| left.path.cmp(&right.path));
@@ -148,6 +160,7 @@ pub(super) fn scan(
         files,
         others,
         skipped,
+        excluded,
     })
 }
 
@@ -178,11 +191,13 @@ fn base_name(path: &Path) -> Result<Name, StorageError> {
 }
 
 struct Walk<'a> {
+    exclude: &'a Globs,
     progress: ScanProgress<'a>,
     cancel: &'a AtomicBool,
     files: Vec<Found>,
     others: Vec<Entry>,
     skipped: Vec<Skipped>,
+    excluded: u64,
     bytes: u64,
 }
 
@@ -201,6 +216,7 @@ impl Walk<'_> {
     fn file(&mut self, source: &Path, path: RelativePath, stat: &Stat) {
         let Stat {
             signature,
+            device,
             executable,
             ..
         } = *stat;
@@ -209,6 +225,7 @@ impl Walk<'_> {
             path,
             source: source.to_path_buf(),
             signature,
+            device,
             executable,
         });
         if (self.files.len() as u64).is_multiple_of(REPORT_FILES) {
@@ -232,6 +249,11 @@ impl Walk<'_> {
             let source = source.join(&name);
             let stat =
                 os::stat_link(&source).map_err(|error| StorageError::reading(&source, error))?;
+            // Before everything that could be wrong with it: who leaves a thing out does not care.
+            let within = Path::new(at.map_or("", RelativePath::as_str)).join(&name);
+            if self.is_excluded(&within, stat.kind) {
+                continue;
+            }
             if stat.kind == Kind::Special {
                 self.skip(source, SkipReason::Special);
                 continue;
@@ -270,6 +292,13 @@ impl Walk<'_> {
             any = true;
         }
         Ok(any)
+    }
+
+    /// Asks the user's patterns about `path`, as the share sees it, and counts what they leave out.
+    fn is_excluded(&mut self, path: impl AsRef<Path>, kind: Kind) -> bool {
+        let is_excluded = self.exclude.matches(path.as_ref(), kind == Kind::Folder);
+        self.excluded += u64::from(is_excluded);
+        is_excluded
     }
 
     fn skip(&mut self, path: PathBuf, reason: SkipReason) {

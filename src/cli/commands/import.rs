@@ -10,22 +10,40 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
 
-use super::blocking;
 use super::watch::SHOW_EVERY;
+use super::{blocking, online};
+use crate::cli::args::{NetworkFlags, SourceFlags};
 use crate::cli::exit::Failure;
 use crate::cli::output::Output;
 use crate::cli::signals::Signals;
-use crate::content::Name;
-use crate::storage::{ImportOptions, ImportProgress, Imported, import as import_blocking};
+use crate::node::host_folder;
+use crate::storage::{Globs, ImportOptions, ImportProgress, Imported, import as import_blocking};
 use crate::tui::Picture;
 
 /// Until this much time has passed, a rate says nothing about the time left.
 const RATE_NEEDS: Duration = Duration::from_millis(500);
 
-/// Imports `paths` as a share called `name`, by default as the first path. A signal ends it as a failure.
+/// Imports what `sources` say. A signal ends it as a failure.
 pub(super) async fn import(
+    sources: &SourceFlags,
+    network: &NetworkFlags,
+    output: &mut Output,
+    signals: &Signals,
+) -> Result<Imported, Failure> {
+    let (files, globs) = (sources.ignore_file.clone(), sources.exclude.clone());
+    let options = ImportOptions {
+        name: sources.name.clone(),
+        exclude: blocking(move || Globs::read(&files, &globs)).await??,
+        // Without a home there is no state, and nothing else is lost by it.
+        state: online::home(network).ok().map(|home| host_folder(&home)),
+    };
+    import_with(&sources.paths, options, output, signals).await
+}
+
+/// Imports `paths`, with nothing left out that a share can hold.
+pub(super) async fn import_with(
     paths: &[PathBuf],
-    name: Option<&Name>,
+    options: ImportOptions,
     output: &mut Output,
     signals: &Signals,
 ) -> Result<Imported, Failure> {
@@ -33,9 +51,6 @@ pub(super) async fn import(
     let cancel = Arc::new(AtomicBool::new(false));
     let work = {
         let (paths, cancel) = (paths.to_vec(), Arc::clone(&cancel));
-        let options = ImportOptions {
-            name: name.cloned(),
-        };
         blocking(move || {
             // Nobody listens once a signal came.
             let report = |report| {
@@ -59,6 +74,7 @@ pub(super) async fn import(
             imported = &mut work => {
                 let imported = imported??;
                 output.skipped(&imported.skipped);
+                output.excluded(imported.excluded);
                 return Ok(imported);
             }
             _ = show.tick() => {

@@ -1,7 +1,7 @@
 //! `shoal link`: prints the link of local files without going online. It has no addresses.
 
 use super::import::import;
-use crate::cli::args::LinkArgs;
+use crate::cli::args::{LinkArgs, NetworkFlags};
 use crate::cli::exit::{ExitCode, Failure};
 use crate::cli::output::Output;
 use crate::cli::signals::Signals;
@@ -10,10 +10,11 @@ use crate::content::Link;
 /// Reads the files and prints.
 pub(super) async fn run(
     args: &LinkArgs,
+    network: &NetworkFlags,
     output: &mut Output,
     signals: &Signals,
 ) -> Result<ExitCode, Failure> {
-    let imported = import(&args.paths, args.name.as_ref(), output, signals).await?;
+    let imported = import(&args.sources, network, output, signals).await?;
     let link = Link {
         share: imported.manifest.id(),
         hints: None,

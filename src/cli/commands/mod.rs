@@ -33,7 +33,7 @@ pub(super) async fn run(
         Command::Seed(args) => seed::run(args, &network, &mut output, &signals).await,
         Command::Fetch(args) => fetch::run(args, &network, &mut output, &signals).await,
         Command::Node(args) => node::run(args, &network, &mut output, &signals).await,
-        Command::Link(args) => link::run(args, &mut output, &signals).await,
+        Command::Link(args) => link::run(args, &network, &mut output, &signals).await,
         Command::Config(_) => Ok(config::run(&settings, &mut output)),
         Command::Completions(args) => Ok(manual::completions(args, &mut output)),
         Command::Man => manual::man(&mut output),

@@ -31,10 +31,7 @@ pub(super) async fn start_silently(flags: &NetworkFlags) -> Result<NodeHandle, F
 
 fn config(flags: &NetworkFlags) -> Result<NodeConfig, Failure> {
     Ok(NodeConfig {
-        home: match &flags.home {
-            Some(home) => home.clone(),
-            None => default_home()?,
-        },
+        home: home(flags)?,
         listen: flags.listen.clone(),
         port: flags.port,
         peers: flags.peer.clone(),
@@ -43,6 +40,14 @@ fn config(flags: &NetworkFlags) -> Result<NodeConfig, Failure> {
         up_per_sec: flags.up,
         down_per_sec: flags.down,
     })
+}
+
+/// The folder with identities and state.
+pub(super) fn home(flags: &NetworkFlags) -> Result<PathBuf, Failure> {
+    match &flags.home {
+        Some(home) => Ok(home.clone()),
+        None => default_home(),
+    }
 }
 
 /// Below the XDG state folder; where a system has no such thing, among its data.

@@ -17,7 +17,7 @@ pub(super) async fn run(
     output: &mut Output,
     signals: &Signals,
 ) -> Result<ExitCode, Failure> {
-    let imported = import(&args.paths, args.name.as_ref(), output, signals).await?;
+    let imported = import(&args.sources, network, output, signals).await?;
     let node = tokio::select! {
         biased;
         code = signals.first() => return Err(Failure::signalled(code, "before the share was online")),

@@ -188,6 +188,17 @@ impl Output {
         }
     }
 
+    /// How many entries the user's patterns left out.
+    pub(crate) fn excluded(&mut self, count: u64) {
+        if count > 0 {
+            let entries = if count == 1 { "entry" } else { "entries" };
+            self.say(
+                Tone::Plain,
+                format!("left out {count} {entries} by pattern"),
+            );
+        }
+    }
+
     /// The link to a share. Whoever reads stdout has it when this returns.
     pub(crate) fn link(&mut self, link: &Link, manifest: &Manifest) {
         let geometry = manifest.geometry();
