@@ -5,6 +5,7 @@
 )]
 #![allow(unreachable_pub, reason = "modules of one binary share helpers")]
 
+mod choosing;
 mod cli;
 mod contract;
 mod discovery;

@@ -93,9 +93,13 @@ pub(crate) enum Command {
     /// Take part without a share: a meeting point for others; prints its addresses
     #[command(after_help = NODE_EXAMPLES)]
     Node(NodeArgs),
+    /// Show what is in a share, before any download
+    Ls(LsArgs),
     /// Print the link of local files without going online (no addresses in it)
     #[command(after_help = LINK_EXAMPLES)]
     Link(LinkArgs),
+    /// Compare local files with a share; needs a peer of the share
+    Verify(VerifyArgs),
     /// Show the settings that hold, and where each comes from
     #[command(after_help = CONFIG_EXAMPLES)]
     Config(ConfigArgs),
@@ -149,9 +153,16 @@ pub(crate) struct FetchArgs {
     /// Folder to download into; made when missing [default: the current one]
     #[arg(short, long, env = "SHOAL_DIR")]
     pub(crate) dir: Option<PathBuf>,
-    /// Exact path of the result, file or folder, instead of the share's name; below --dir when it is relative
+    /// Exact path of the result, file or folder, instead of the share's name; below --dir when it is relative. `-` writes
+    /// the bytes of a share of one file to stdout, and keeps them only with --dir
     #[arg(short, long, env = "SHOAL_OUTPUT", value_name = "PATH")]
     pub(crate) output: Option<PathBuf>,
+    /// Fetch only what matches, as in .gitignore; may be repeated
+    #[arg(long, env = "SHOAL_ONLY", value_name = "GLOB")]
+    pub(crate) only: Vec<String>,
+    /// Ask for pieces in order instead of rarest first
+    #[arg(long, env = "SHOAL_SEQUENTIAL", value_parser = FalseyValueParser::new())]
+    pub(crate) sequential: bool,
     /// Replace existing files that differ
     #[arg(long, env = "SHOAL_OVERWRITE", value_parser = FalseyValueParser::new())]
     pub(crate) overwrite: bool,
@@ -211,6 +222,31 @@ pub(crate) struct CompletionsArgs {
     /// Which shell
     #[arg(value_name = "SHELL")]
     pub(crate) shell: clap_complete::Shell,
+}
+
+/// Flags of `ls`.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct LsArgs {
+    /// A link, the bare id of a share, or local files as `shoal seed` would share them
+    #[arg(value_name = "LINK|PATH")]
+    pub(crate) what: std::ffi::OsString,
+    /// How long to look for a peer of the share, and to wait for its answer
+    #[arg(long, env = "SHOAL_TIMEOUT", value_name = "DURATION", default_value = "60s", value_parser = units::duration)]
+    pub(crate) timeout: Duration,
+}
+
+/// Flags of `verify`.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct VerifyArgs {
+    /// What to compare with, as `shoal seed` printed it, or the bare id of a share
+    #[arg(value_name = "LINK")]
+    pub(crate) link: String,
+    /// The local copy: the folder or file itself, for a share of one file also the folder it is in
+    #[arg(value_name = "PATH")]
+    pub(crate) path: PathBuf,
+    /// How long to look for a peer of the share, and to wait for its answer
+    #[arg(long, env = "SHOAL_TIMEOUT", value_name = "DURATION", default_value = "60s", value_parser = units::duration)]
+    pub(crate) timeout: Duration,
 }
 
 /// When to stop sharing. The first rule met ends it.

@@ -28,6 +28,8 @@ pub enum ExitCode {
     NoPeer = 3,
     /// Not everything is here; the same command resumes.
     Incomplete = 4,
+    /// Local files are not as in the share.
+    Mismatch = 5,
     /// Disk full, missing or unreadable source, folder not writable, other I/O.
     Io = 6,
     /// The target exists and differs, a path is refused, or another fetch holds the target.
@@ -183,6 +185,13 @@ impl From<FetchError> for Failure {
             },
             FetchError::Stalled { .. } => Self::new(ExitCode::Incomplete, message)
                 .hint("run the same command again to resume, when somebody shares what is missing"),
+            FetchError::NotOneFile => Self::new(ExitCode::Usage, message)
+                .hint("fetch it into a folder, with `--dir` or `--output`"),
+            FetchError::Node(error) => error.into(),
+            FetchError::Storage(StorageError::NothingChosen) => {
+                Self::new(ExitCode::Usage, format!("{message} `--only`"))
+                    .hint("see what is in it with `shoal ls`; patterns are written as in .gitignore")
+            }
             FetchError::Storage(error) => error.into(),
             FetchError::Closed => Self::unexpected(message),
         }
@@ -225,6 +234,7 @@ mod tests {
             (ExitCode::Usage, 2),
             (ExitCode::NoPeer, 3),
             (ExitCode::Incomplete, 4),
+            (ExitCode::Mismatch, 5),
             (ExitCode::Io, 6),
             (ExitCode::Exists, 7),
             (ExitCode::Interrupted, 130),

@@ -25,13 +25,13 @@ use super::share::{Checked, ReadyShare, SessionId, Share, ShareInput};
 use super::status::{Fetched, NodeEvent, Phase, ShareStatus, Tried};
 use super::{FetchError, perform, report};
 use crate::content::{
-    Bitfield, FileIndex, LayerRange, Manifest, Multiaddr, PeerId, PieceHashes, PieceIndex,
+    Bitfield, FileIndex, LayerRange, Layout, Manifest, Multiaddr, PeerId, PieceHashes, PieceIndex,
 };
 use crate::engine::{
     DownCause, Input, PeerKey, Random, StallCause, Time, Transfer, TransferConfig,
 };
 use crate::network::PeerRecord;
-use crate::storage::{FetchStore, PieceStore, Resumable, StorageError};
+use crate::storage::{Chosen, FetchStore, PieceStore, Resumable, StorageError};
 use crate::wire::ShareMessage;
 
 /// How often surfaces get a new picture.
@@ -65,7 +65,31 @@ pub(super) struct Linked {
 pub(super) struct Fetch {
     pub(super) options: FetchOptions,
     pub(super) metadata: Metadata,
-    pub(super) outcome: Option<oneshot::Sender<Result<Fetched, FetchError>>>,
+    /// Who waits, until it was told.
+    pub(super) outcome: Option<Outcome>,
+    /// What is fetched of the share, once the manifest is known.
+    pub(super) chosen: Option<Chosen>,
+}
+
+/// What is waited for, and by whom.
+pub(super) enum Outcome {
+    /// The share.
+    Share(oneshot::Sender<Result<Fetched, FetchError>>),
+    /// What is in it.
+    Manifest(oneshot::Sender<Result<Manifest, FetchError>>),
+    /// That, and the hashes of its pieces.
+    Hashes(oneshot::Sender<Result<(Manifest, PieceHashes), FetchError>>),
+}
+
+impl Outcome {
+    fn fail(self, error: FetchError) {
+        // Nobody waits for the outcome of a fetch whose handle is gone.
+        match self {
+            Self::Share(outcome) => drop(outcome.send(Err(error))),
+            Self::Manifest(outcome) => drop(outcome.send(Err(error))),
+            Self::Hashes(outcome) => drop(outcome.send(Err(error))),
+        }
+    }
 }
 
 /// The task of one share.
@@ -75,6 +99,8 @@ pub(super) struct Actor {
     pub(super) inputs: mpsc::Receiver<ShareInput>,
     pub(super) stop: CancellationToken,
     pub(super) status: watch::Sender<ShareStatus>,
+    /// Pieces held without a gap from the first; `None` until the store is open.
+    pub(super) leading: watch::Sender<Option<u32>>,
     pub(super) started: Instant,
     pub(super) fetch: Option<Fetch>,
     pub(super) transfer: Option<Transfer>,
@@ -140,6 +166,7 @@ pub(super) struct Start {
     pub(super) inputs: mpsc::Receiver<ShareInput>,
     pub(super) stop: CancellationToken,
     pub(super) status: watch::Sender<ShareStatus>,
+    pub(super) leading: watch::Sender<Option<u32>>,
     pub(super) fetch: Option<Fetch>,
 }
 
@@ -151,6 +178,7 @@ impl Actor {
             inputs,
             stop,
             status,
+            leading,
             fetch,
         } = start;
         let now = Instant::now();
@@ -160,6 +188,7 @@ impl Actor {
             inputs,
             stop,
             status,
+            leading,
             started: now,
             phase: if fetch.is_some() {
                 Phase::Find
@@ -221,7 +250,11 @@ impl Actor {
     }
 
     async fn leave(mut self) {
-        let complete = self.transfer.as_ref().is_some_and(Transfer::is_complete);
+        // Of a fetch of some files, complete means less than it says to a peer.
+        let complete = self
+            .transfer
+            .as_ref()
+            .is_some_and(|transfer| transfer.held().is_full());
         for linked in self.linked.values() {
             linked.session.close_share(&self.share, complete);
         }
@@ -231,8 +264,7 @@ impl Actor {
             .withdraw(self.share.id.provider_key())
             .await;
         if let Some(outcome) = self.fetch.as_mut().and_then(|fetch| fetch.outcome.take()) {
-            // Nobody waits for the outcome of a fetch whose handle is gone.
-            let _ = outcome.send(Err(FetchError::Closed));
+            outcome.fail(FetchError::Closed);
         }
         report::publish(&self);
     }
@@ -336,13 +368,16 @@ impl Actor {
 
     pub(super) fn fail(&mut self, error: FetchError) {
         if let Some(outcome) = self.fetch.as_mut().and_then(|fetch| fetch.outcome.take()) {
-            // Nobody waits for the outcome of a fetch whose handle is gone.
-            let _ = outcome.send(Err(error));
+            outcome.fail(error);
         }
         self.stop.cancel();
     }
 
+    /// Bytes to be fetched, or to be served.
     pub(super) fn total(&self) -> Option<u64> {
+        if let Some(chosen) = self.fetch.as_ref().and_then(|fetch| fetch.chosen.as_ref()) {
+            return Some(chosen.total_len());
+        }
         let ready = self
             .share
             .ready
@@ -406,12 +441,41 @@ impl Actor {
             if let Some(peer) = self.sessions.get(&session).copied() {
                 perform::unlink(self, peer, Some((DownCause::Violation, reason)));
             }
+        } else if self.is_described() {
+            self.stop.cancel();
+            return;
         } else if let Some((manifest, hashes)) =
             self.fetch.as_mut().and_then(|fetch| fetch.metadata.take())
         {
             self.open_store(manifest, hashes, None);
         }
         self.ask_metadata(Instant::now());
+    }
+
+    /// Tells who only wants to know about the share, as soon as what was asked for is here.
+    fn is_described(&mut self) -> bool {
+        let Some(fetch) = &mut self.fetch else {
+            return false;
+        };
+        let is_manifest_here = fetch.metadata.manifest().is_some();
+        let manifest_wanted = |outcome: &mut Outcome| matches!(outcome, Outcome::Manifest(_));
+        let hashes_wanted = |outcome: &mut Outcome| matches!(outcome, Outcome::Hashes(_));
+        // Nobody waits for the outcome of a fetch whose handle is gone.
+        if is_manifest_here
+            && let Some(Outcome::Manifest(outcome)) = fetch.outcome.take_if(manifest_wanted)
+        {
+            let manifest = fetch.metadata.manifest().cloned();
+            let _ = outcome.send(manifest.ok_or(FetchError::Closed));
+            return true;
+        }
+        if matches!(fetch.outcome, Some(Outcome::Hashes(_)))
+            && let Some(described) = fetch.metadata.take()
+            && let Some(Outcome::Hashes(outcome)) = fetch.outcome.take_if(hashes_wanted)
+        {
+            let _ = outcome.send(Ok(described));
+            return true;
+        }
+        false
     }
 
     /// Opens the target on a blocking thread; the answer comes as [`ShareInput::Opened`].
@@ -421,7 +485,16 @@ impl Actor {
         hashes: PieceHashes,
         earlier: Option<Resumable>,
     ) {
-        let Some(fetch) = &self.fetch else { return };
+        let Some(fetch) = &mut self.fetch else { return };
+        if fetch.options.stream && manifest.layout() != Layout::File {
+            self.fail(FetchError::NotOneFile);
+            return;
+        }
+        let chosen = match Chosen::of(&manifest, &fetch.options.only) {
+            Ok(chosen) => chosen,
+            Err(error) => return self.fail(FetchError::Storage(error)),
+        };
+        fetch.chosen = Some(chosen.clone());
         self.phase = Phase::Verify;
         let (target, inputs) = (fetch.options.target.clone(), self.share.inputs.clone());
         let ready = Arc::clone(&self.share.ready);
@@ -434,6 +507,7 @@ impl Actor {
                 &target,
                 manifest.clone(),
                 hashes.clone(),
+                chosen,
                 earlier,
                 &progress,
             );
@@ -452,24 +526,28 @@ impl Actor {
             return;
         };
         let geometry = ready.geometry().clone();
+        let fetch = self.fetch.as_ref();
+        let chosen = fetch.and_then(|fetch| fetch.chosen.as_ref());
         self.numbers.held_bytes = held
             .iter()
+            .filter(|piece| chosen.is_none_or(|chosen| chosen.pieces().contains(*piece)))
             .map(|piece| u64::from(geometry.len_of(piece)))
             .sum();
         let config = TransferConfig {
             geometry,
             held,
             // A seed never downloads: what it loses it does not want back.
-            wanted: self
-                .fetch
-                .is_none()
-                .then(|| Bitfield::new(ready.geometry().piece_count())),
-            sequential: false,
+            wanted: match fetch {
+                None => Some(Bitfield::new(ready.geometry().piece_count())),
+                Some(_) => chosen.map(|chosen| chosen.pieces().clone()),
+            },
+            sequential: fetch.is_some_and(|fetch| fetch.options.sequential || fetch.options.stream),
             random: Random::from_rng(&mut rand::rng()),
         };
         let transfer = Transfer::new(self.now(), config);
         let complete = transfer.is_complete();
         self.transfer = Some(transfer);
+        self.tell_leading();
         self.last_verified = Instant::now();
         self.phase = if complete { Phase::Seed } else { Phase::Fetch };
         let sources: Vec<_> = self
@@ -500,6 +578,21 @@ impl Actor {
         }
     }
 
+    /// Tells the reader of a stream how far it can read.
+    fn tell_leading(&self) {
+        let Some(transfer) = &self.transfer else {
+            return;
+        };
+        let held = transfer.held();
+        self.leading.send_if_modified(|leading| {
+            let gap = held.first_zero(leading.unwrap_or(0));
+            let now = Some(gap.map_or(held.len(), PieceIndex::get));
+            let is_new = now > *leading;
+            *leading = now.max(*leading);
+            is_new
+        });
+    }
+
     /// Gives the last names on a blocking thread; the answer comes as [`ShareInput::Finished`].
     pub(super) fn finish(&mut self) {
         self.phase = Phase::Write;
@@ -518,7 +611,9 @@ impl Actor {
                 self.phase = Phase::Seed;
                 report::publish(self);
                 let (bytes, elapsed) = (self.total().unwrap_or(0), self.started.elapsed());
-                if let Some(outcome) = self.fetch.as_mut().and_then(|fetch| fetch.outcome.take()) {
+                if let Some(Outcome::Share(outcome)) =
+                    self.fetch.as_mut().and_then(|fetch| fetch.outcome.take())
+                {
                     // Nobody waits for the outcome of a fetch whose handle is gone.
                     let _ = outcome.send(Ok(Fetched {
                         path,
@@ -832,6 +927,7 @@ impl Actor {
                     self.hub.tell(NodeEvent::FilePublished { path });
                 }
                 self.engine(Input::PieceStored { peer: key, piece });
+                self.tell_leading();
             }
         }
     }

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::content::Multiaddr;
-use crate::storage::Target;
+use crate::storage::{Globs, Target};
 
 /// What a node is started with.
 #[derive(Clone, Debug)]
@@ -39,4 +39,10 @@ pub struct FetchOptions {
     pub timeout: Duration,
     /// How long to go on without a new verified byte.
     pub stall_timeout: Duration,
+    /// Which files to fetch; all without a pattern.
+    pub only: Globs,
+    /// Whether pieces are asked in order instead of rarest first.
+    pub sequential: bool,
+    /// Whether the bytes are wanted as a stream, which only a share of one file has.
+    pub stream: bool,
 }

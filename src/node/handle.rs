@@ -2,14 +2,15 @@
 //!
 //! Starts what has to run, hands out handles, and ends everything in order: shares, sessions, network.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::TaskTracker;
 
-use super::actor::{Actor, Fetch, Start, set_ready};
+use super::actor::{Actor, Fetch, Outcome, Start, set_ready};
 use super::addresses::{self, Machine};
 use super::buffers::Buffers;
 use super::config::{FetchOptions, NodeConfig};
@@ -18,14 +19,17 @@ use super::limiter::Limiter;
 use super::metadata::Metadata;
 use super::report;
 use super::session::Shop;
-use super::share::{INPUTS_MAX, Share, ShareInput, Shares};
+use super::share::{INPUTS_MAX, ReadyShare, Share, ShareInput, Shares};
 use super::status::{Fetched, Phase, ShareStatus, Told, Tried};
-use crate::content::{Bitfield, Link, LinkHints, Manifest, Multiaddr, PeerId, ShareId};
+use super::stream::ByteStream;
+use crate::content::{
+    Bitfield, Link, LinkHints, Manifest, Multiaddr, PeerId, PieceHashes, ShareId,
+};
 use crate::engine::Source;
 use crate::network::{
     self, Keypair, Lease, LiveRecord, NetworkConfig, NetworkError, NetworkHandle, lease,
 };
-use crate::storage::{Imported, PartFolder, StorageError};
+use crate::storage::{Globs, Imported, PartFolder, StorageError, Target};
 
 /// Events that a slow listener may lag behind before it misses some.
 const EVENTS_MAX: usize = 4_096;
@@ -70,6 +74,12 @@ pub enum FetchError {
         /// Pieces that no connected peer holds.
         missing: u32,
     },
+    /// The bytes were wanted as a stream, and the share is a folder.
+    #[error("this share is a folder: only one file can go to stdout")]
+    NotOneFile,
+    /// The share is open in this node already.
+    #[error(transparent)]
+    Node(#[from] NodeError),
     /// Files could not be written, or a target is in the way.
     #[error(transparent)]
     Storage(#[from] StorageError),
@@ -195,6 +205,18 @@ async fn open_network(
     }
 }
 
+/// Tells an actor that does not run yet where its link says to begin looking.
+fn give_hints(actor: &Actor, hints: Option<LinkHints>) {
+    if let Some(hints) = hints {
+        let peers = vec![(hints.peer, hints.addresses)];
+        // The queue is empty: the actor does not run yet.
+        let _ = actor.share.inputs.try_send(ShareInput::Candidates {
+            peers,
+            source: Source::Given,
+        });
+    }
+}
+
 /// An address and the peer id at its end.
 fn split_peer(address: &Multiaddr) -> (Multiaddr, Option<PeerId>) {
     let mut bare = address.clone();
@@ -278,7 +300,8 @@ impl NodeHandle {
         let fetch = Fetch {
             options: options.clone(),
             metadata: Metadata::new(link.share),
-            outcome: Some(outcome),
+            outcome: Some(Outcome::Share(outcome)),
+            chosen: None,
         };
         let (mut actor, mut handle) = self.add(link.share, status, Some(fetch))?;
         handle.outcome = Some(waiting);
@@ -297,16 +320,66 @@ impl NodeHandle {
             Ok(Ok(None)) | Err(_) => {}
             Ok(Err(error)) => actor.fail(FetchError::Storage(error)),
         }
-        if let Some(hints) = link.hints {
-            let peers = vec![(hints.peer, hints.addresses)];
-            // The queue is empty: the actor does not run yet.
-            let _ = actor.share.inputs.try_send(ShareInput::Candidates {
-                peers,
-                source: Source::Given,
-            });
-        }
+        give_hints(&actor, link.hints);
         self.run(actor).await;
         Ok(handle)
+    }
+
+    /// Fetches the manifest of a share and nothing else; looks for peers, and waits for an answer, for `timeout`.
+    ///
+    /// # Errors
+    /// [`FetchError::NoPeer`], [`FetchError::Stalled`]; [`FetchError::Node`] when the share is open in this node.
+    pub async fn manifest(&self, link: Link, timeout: Duration) -> Result<Manifest, FetchError> {
+        let (outcome, waiting) = oneshot::channel();
+        self.describe(link, timeout, Outcome::Manifest(outcome), waiting)
+            .await
+    }
+
+    /// Fetches the manifest of a share and the hashes of its pieces.
+    ///
+    /// # Errors
+    /// As [`Self::manifest`].
+    pub async fn hashes(
+        &self,
+        link: Link,
+        timeout: Duration,
+    ) -> Result<(Manifest, PieceHashes), FetchError> {
+        let (outcome, waiting) = oneshot::channel();
+        self.describe(link, timeout, Outcome::Hashes(outcome), waiting)
+            .await
+    }
+
+    /// Asks about a share without taking part in it: we are announced to nobody as holding it.
+    async fn describe<T>(
+        &self,
+        link: Link,
+        timeout: Duration,
+        outcome: Outcome,
+        waiting: oneshot::Receiver<Result<T, FetchError>>,
+    ) -> Result<T, FetchError> {
+        let status = report::unknown(link.share, String::new(), None, Phase::Find);
+        let fetch = Fetch {
+            options: FetchOptions {
+                target: Target {
+                    dir: PathBuf::new(),
+                    output: None,
+                    overwrite: false,
+                },
+                timeout,
+                stall_timeout: timeout,
+                only: Globs::default(),
+                sequential: false,
+                stream: false,
+            },
+            metadata: Metadata::new(link.share),
+            outcome: Some(outcome),
+            chosen: None,
+        };
+        // Dropped at the end, which stops the share.
+        let (actor, _handle) = self.add(link.share, status, Some(fetch))?;
+        give_hints(&actor, link.hints);
+        self.0.hub.shop.tasks.spawn(actor.run());
+        waiting.await.unwrap_or(Err(FetchError::Closed))
     }
 
     fn add(
@@ -319,9 +392,12 @@ impl NodeHandle {
         let (sender, inputs) = mpsc::channel(INPUTS_MAX);
         let share: Share = hub.shop.shares.add(id, sender).ok_or(NodeError::Taken)?;
         let (status, watched) = watch::channel(status);
+        let (leading, leading_watched) = watch::channel(None);
         let stop = hub.ending.child_token();
         let handle = ShareHandle {
             status: watched,
+            leading: leading_watched,
+            ready: Arc::clone(&share.ready),
             outcome: None,
             done: CancellationToken::new(),
             _stop: stop.clone().drop_guard(),
@@ -332,6 +408,7 @@ impl NodeHandle {
             inputs,
             stop,
             status,
+            leading,
             fetch,
         });
         Ok((actor, handle))
@@ -393,6 +470,8 @@ impl NodeHandle {
 /// Speaks about one share; dropping it stops the share.
 pub struct ShareHandle {
     status: watch::Receiver<ShareStatus>,
+    leading: watch::Receiver<Option<u32>>,
+    ready: Arc<OnceLock<ReadyShare>>,
     outcome: Option<oneshot::Receiver<Result<Fetched, FetchError>>>,
     done: CancellationToken,
     _stop: DropGuard,
@@ -403,6 +482,12 @@ impl ShareHandle {
     #[must_use]
     pub fn status(&self) -> watch::Receiver<ShareStatus> {
         self.status.clone()
+    }
+
+    /// The bytes of a share of one file, from its beginning, as they come.
+    #[must_use]
+    pub fn stream(&self) -> ByteStream {
+        ByteStream::new(Arc::clone(&self.ready), self.leading.clone())
     }
 
     /// Waits for the end of the fetch. Once it has told, and for a share that is seeded, it never resolves;

@@ -19,6 +19,7 @@ mod report;
 mod session;
 mod share;
 mod status;
+mod stream;
 
 pub use crate::network::host_folder;
 pub use config::{FetchOptions, NodeConfig};
@@ -27,3 +28,4 @@ pub use status::{
     Cause, Fetched, NodeEvent, OnlyHere, PeerActivity, PeerLane, Phase, ShareStatus, StallCause,
     Told, Tried, Via,
 };
+pub use stream::ByteStream;

@@ -65,8 +65,13 @@ fn fill(actor: &Actor, status: &mut ShareStatus) {
         .or(metadata)
     {
         status.name = manifest.name().as_str().to_owned();
-        status.total = Some(manifest.geometry().total_len());
-        status.files = Some(manifest.geometry().file_count());
+        let fetch = actor.fetch.as_ref();
+        let chosen = fetch.and_then(|fetch| fetch.chosen.as_ref());
+        status.total = actor.total();
+        status.files = Some(chosen.map_or_else(
+            || manifest.geometry().file_count(),
+            crate::storage::Chosen::file_count,
+        ));
     }
     let numbers = &actor.numbers;
     status.bytes = numbers.held_bytes;

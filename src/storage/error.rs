@@ -37,6 +37,9 @@ pub enum StorageError {
         /// What is wrong with it.
         reason: String,
     },
+    /// The user's patterns match nothing in the share.
+    #[error("nothing in the share matches")]
+    NothingChosen,
     /// No path to share was given.
     #[error("nothing to share")]
     NothingToShare,
@@ -202,6 +205,7 @@ impl StorageError {
     pub fn exit_class(&self) -> ErrorClass {
         match self {
             Self::Glob { .. }
+            | Self::NothingChosen
             | Self::NothingToShare
             | Self::EqualNames { .. }
             | Self::NoName { .. }

@@ -20,7 +20,7 @@ use super::recent::Recent;
 use super::record::{Entry, Record};
 use super::survey::{FileState, OtherState, other_state};
 use super::target::Place;
-use super::{PieceStore, StorageError};
+use super::{Chosen, PieceStore, StorageError};
 use crate::content::{
     Bitfield, EntryKind, FileIndex, Geometry, Layout, Manifest, PieceIndex, Verified,
 };
@@ -33,10 +33,11 @@ const SYNC_FILES_MAX: usize = 32;
 #[derive(Debug)]
 pub struct FetchStore {
     pub(super) manifest: Manifest,
+    pub(super) chosen: Chosen,
     pub(super) place: Place,
     pub(super) overwrite: bool,
     pub(super) root: Beneath,
-    /// Missing only when every piece was held at the start.
+    /// Missing only when every chosen piece was held at the start.
     pub(super) part: Option<PartFolder>,
     /// `None` without a part folder, and from [`PieceStore::finish`] on.
     pub(super) record: Mutex<Option<Record>>,
@@ -68,7 +69,8 @@ impl FetchStore {
             let state = self.state();
             let whole = |file: &FileIndex| {
                 let known = &state.files[file.as_usize()];
-                known.remaining == 0
+                self.chosen.has_file(*file)
+                    && known.remaining == 0
                     && known.published.is_none()
                     && self.geometry().file_len(*file) > 0
             };
@@ -200,8 +202,9 @@ impl FetchStore {
         if self.manifest.layout() == Layout::Folder {
             self.root.make_folder(Path::new(&self.place.name))?;
         }
-        for entry in self.manifest.entries() {
-            if matches!(entry.kind, EntryKind::File { len: 1.., .. }) {
+        for (place, entry) in self.manifest.entries().iter().enumerate() {
+            let has_bytes = matches!(entry.kind, EntryKind::File { len: 1.., .. });
+            if has_bytes || !self.chosen.has_entry(place) {
                 continue;
             }
             let path = self.place.path_of(&entry.path);
@@ -224,6 +227,17 @@ impl FetchStore {
             }
         }
         Ok(())
+    }
+
+    /// Whether the part folder holds pieces of files that this fetch is not for: an earlier run got them, and a later one
+    /// may want them.
+    fn has_other_parts(&self) -> bool {
+        let state = self.state();
+        self.manifest.files().any(|(file, _)| {
+            let known = &state.files[file.as_usize()];
+            let pieces = self.geometry().file_pieces(file).len() as u32;
+            known.published.is_none() && known.remaining < pieces
+        })
     }
 
     pub(super) fn remove_part(&self, which: Which) {
@@ -334,7 +348,10 @@ impl PieceStore for FetchStore {
             Some(handle) => handle,
             None => {
                 let handle = Arc::new(self.open_for_reading(span.file, published.is_some())?);
-                self.open.insert(span.file, Arc::clone(&handle));
+                // A part file opened for reading must not be found by whoever writes to it next.
+                if published.is_some() {
+                    self.open.insert(span.file, Arc::clone(&handle));
+                }
                 handle
             }
         };
@@ -369,14 +386,17 @@ impl PieceStore for FetchStore {
         }
         let missing = {
             let state = self.state();
-            state.held.len() - state.held.count()
+            let chosen = self.chosen.pieces().iter();
+            chosen.filter(|piece| !state.held.contains(*piece)).count() as u32
         };
         if missing > 0 {
             return Err(StorageError::Incomplete { path, missing });
         }
         self.publish_leftovers()?;
         self.make_others()?;
-        self.remove_part(Which::Any);
+        if !self.has_other_parts() {
+            self.remove_part(Which::Any);
+        }
         *finished = true;
         Ok(path)
     }

@@ -5,6 +5,8 @@
 //! writes only bytes that arrive as [`Verified`]. Called by `node` and by the offline verbs in `cli`.
 
 mod beneath;
+mod chosen;
+mod compare;
 mod error;
 mod fetch;
 mod globs;
@@ -17,6 +19,7 @@ mod part;
 mod recent;
 mod record;
 mod scan;
+mod scratch;
 mod source;
 mod state;
 mod survey;
@@ -28,6 +31,8 @@ use std::path::PathBuf;
 
 use crate::content::{FileIndex, PieceIndex, Verified};
 
+pub use chosen::Chosen;
+pub use compare::{Verdict, compare};
 pub use error::{ErrorClass, StorageError};
 pub use fetch::FetchStore;
 pub use globs::Globs;
@@ -35,6 +40,7 @@ pub use import::{ImportOptions, ImportProgress, Imported, import};
 pub use memory::MemoryStore;
 pub use part::{PartFolder, Resumable};
 pub use scan::{SkipReason, Skipped};
+pub use scratch::Scratch;
 pub use source::SourceStore;
 pub use target::{IllegalName, IllegalReason, Target};
 
@@ -65,7 +71,7 @@ pub trait PieceStore: Send + Sync {
     /// When the piece is not of this share.
     fn write_piece(&self, piece: Verified<'_>) -> Result<Option<FileIndex>, StorageError>;
 
-    /// When all pieces are held: makes what has no bytes (folders, links, empty files), removes the part folder, and
+    /// When all chosen pieces are held: makes what has no bytes (folders, links, empty files), removes the part folder, and
     /// returns the path of the result. Doing it again changes nothing.
     ///
     /// Nothing is flushed to the disk itself; call [`Self::sync`] before for that.

@@ -15,7 +15,7 @@ use super::recent::Recent;
 use super::record::{Entry, Record, Replay};
 use super::survey::{Survey, Surveyor};
 use super::target::{self, Place, Target};
-use super::{StorageError, os};
+use super::{Chosen, StorageError, os};
 use crate::content::{Bitfield, FileIndex, Manifest, PieceHashes};
 
 /// Most bytes left free on purpose, for the record and the file system's own needs.
@@ -37,11 +37,11 @@ struct Changes {
 }
 
 impl FetchStore {
-    /// Opens the target of a fetch and tells which pieces are held already.
+    /// Opens the target of a fetch of the `chosen` part of a share and tells which pieces are held already.
     ///
     /// Pieces of an earlier run are taken from its record without reading them; after a restart of the machine those not
     /// known to have reached the disk are read. Existing files of the right name and length are read, and equal ones
-    /// adopted. `progress` gets bytes read and bytes to read, from several threads. When it fails, the target is as before.
+    /// adopted; what is not chosen is neither read nor in the way. `progress` gets bytes read and bytes to read, from several threads. When it fails, the target is as before.
     ///
     /// # Errors
     /// [`StorageError::IllegalNames`]; [`StorageError::TargetDiffers`] and [`StorageError::Blocked`] for what is in
@@ -49,11 +49,12 @@ impl FetchStore {
     /// [`StorageError::NotAFolder`], [`StorageError::OutputName`], [`StorageError::Read`], [`StorageError::Write`].
     ///
     /// # Panics
-    /// When `resumable` is of another share.
+    /// When `resumable` or `chosen` is of another share.
     pub fn open(
         target: &Target,
         manifest: Manifest,
         hashes: PieceHashes,
+        chosen: Chosen,
         resumable: Option<Resumable>,
         progress: &(dyn Fn(u64, u64) + Sync),
     ) -> Result<(Self, Bitfield), StorageError> {
@@ -91,6 +92,7 @@ impl FetchStore {
             place: &place,
             root: root.as_ref(),
             part: part.as_ref(),
+            chosen: &chosen,
             replay: &replay,
             overwrite: target.overwrite,
             block: space.map_or(1, |space| space.block),
@@ -111,7 +113,7 @@ impl FetchStore {
             error
         };
         let part = match part {
-            None if !survey.held.is_full() => {
+            None if !chosen.pieces().is_subset(&survey.held) => {
                 Some(PartFolder::create(&root, &share).map_err(undo)?)
             }
             part => part,
@@ -126,6 +128,7 @@ impl FetchStore {
         } = survey;
         let store = Self {
             manifest,
+            chosen,
             place,
             overwrite: target.overwrite,
             root,

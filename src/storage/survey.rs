@@ -9,13 +9,13 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 
-use super::StorageError;
 use super::beneath::Beneath;
 use super::hashing::{Readable, Watch, visit_pieces};
 use super::os::{Kind, Signature, Stat};
 use super::part::PartFolder;
 use super::record::{Entry, Replay};
 use super::target::Place;
+use super::{Chosen, StorageError};
 use crate::content::{Bitfield, EntryKind, FileIndex, Layout, Manifest, PieceHashes, PieceIndex};
 
 /// What is known of one file of the share.
@@ -53,6 +53,8 @@ pub(super) struct Surveyor<'a> {
     pub(super) root: Option<&'a Beneath>,
     /// The part folder, if it exists.
     pub(super) part: Option<&'a PartFolder>,
+    /// What the fetch is for; the rest is neither read nor in the way.
+    pub(super) chosen: &'a Chosen,
     /// What its record says.
     pub(super) replay: &'a Replay,
     pub(super) overwrite: bool,
@@ -141,9 +143,10 @@ impl Surveyor<'_> {
 
     /// Links, empty folders and empty files: what `finish` will make, or find made.
     fn check_others(&self, root: &Beneath) -> Result<(), StorageError> {
-        for entry in self.manifest.entries() {
+        for (place, entry) in self.manifest.entries().iter().enumerate() {
             let path = self.place.path_of(&entry.path);
-            if matches!(entry.kind, EntryKind::File { len: 1.., .. }) {
+            let has_bytes = matches!(entry.kind, EntryKind::File { len: 1.., .. });
+            if has_bytes || !self.chosen.has_entry(place) {
                 continue;
             }
             if other_state(root, &path, &entry.kind, self.overwrite)? == OtherState::InTheWay {
@@ -164,13 +167,20 @@ impl Surveyor<'_> {
         let mut candidates = Vec::new();
         for (file, entry) in self.manifest.files().filter(|(_, entry)| entry.len > 0) {
             let path = self.place.path_of(entry.path);
-            let Some(stat) = root.stat(&path)? else {
+            let stat = match root.stat(&path) {
+                Err(StorageError::Blocked { .. }) if !self.chosen.has_file(file) => continue,
+                stat => stat?,
+            };
+            let Some(stat) = stat else {
                 continue;
             };
             let recorded = self.replay.published.get(&file);
             let doubtful = self.replay.doubtful_files.contains(&file);
             if stat.kind == Kind::File && recorded == Some(&stat.signature) && !doubtful {
                 self.mark_published(survey, file, stat.signature);
+                continue;
+            }
+            if !self.chosen.has_file(file) {
                 continue;
             }
             let otherwise = match stat.kind {
@@ -361,7 +371,7 @@ impl Surveyor<'_> {
         let mut needed = 0_u64;
         for (file, _) in self.manifest.files() {
             let mut bytes = missing[file.as_usize()];
-            if bytes == 0 {
+            if bytes == 0 || !self.chosen.has_file(file) {
                 continue;
             }
             if let Some(stat) = self
@@ -461,10 +471,10 @@ pub(super) fn other_state(
 }
 
 /// Files under their final names.
-struct Finals<'a> {
-    root: &'a Beneath,
-    place: &'a Place,
-    manifest: &'a Manifest,
+pub(super) struct Finals<'a> {
+    pub(super) root: &'a Beneath,
+    pub(super) place: &'a Place,
+    pub(super) manifest: &'a Manifest,
 }
 
 impl Finals<'_> {

@@ -99,7 +99,15 @@ impl Scene {
         let Imported {
             manifest, hashes, ..
         } = &self.share;
-        FetchStore::open(target, manifest.clone(), hashes.clone(), None, &|_, _| {})
+        let chosen = Chosen::all(manifest);
+        FetchStore::open(
+            target,
+            manifest.clone(),
+            hashes.clone(),
+            chosen,
+            None,
+            &|_, _| {},
+        )
     }
 
     /// As a later run does it: with nothing but the share id.
@@ -111,6 +119,7 @@ impl Scene {
             &self.target(),
             manifest,
             hashes,
+            Chosen::all(&self.share.manifest),
             Some(found),
             &|bytes, _| {
                 assert_eq!(bytes, 0, "a resumed fetch reads no data");
@@ -469,6 +478,7 @@ fn an_equal_target_is_adopted_without_a_part_folder() {
         &scene.target(),
         manifest.clone(),
         hashes.clone(),
+        Chosen::all(manifest),
         None,
         &progress,
     )
@@ -479,6 +489,21 @@ fn an_equal_target_is_adopted_without_a_part_folder() {
     );
     assert!(held.is_full());
     assert!(!scene.part().exists());
+    store.finish().unwrap();
+    scene.check_result();
+}
+
+#[test]
+fn a_resumed_file_that_is_read_first_can_still_be_written() {
+    let scene = Scene::folder();
+    let pieces = scene.pieces("big");
+    let (store, _) = scene.open(&scene.target()).unwrap();
+    scene.write(&store, pieces[0]).unwrap();
+    drop(store);
+    let (store, _) = scene.resume();
+    let mut bytes = vec![0; scene.geometry().len_of(pieces[0]) as usize];
+    store.read_piece(pieces[0], &mut bytes).unwrap();
+    scene.write_all(&store);
     store.finish().unwrap();
     scene.check_result();
 }
@@ -710,7 +735,8 @@ fn a_share_that_does_not_fit_is_refused_before_anything_is_made() {
         output: None,
         overwrite: false,
     };
-    let error = FetchStore::open(&target, manifest, hashes, None, &|_, _| {}).unwrap_err();
+    let all = Chosen::all(&manifest);
+    let error = FetchStore::open(&target, manifest, hashes, all, None, &|_, _| {}).unwrap_err();
     assert_eq!(error.exit_class(), ErrorClass::DiskFull);
     let StorageError::DiskFull { needed, free, .. } = error else {
         panic!("{error:?}")
@@ -751,7 +777,16 @@ fn a_partial_of_32_gib_opens_at_once_and_takes_no_space_for_holes() {
         overwrite: false,
     };
     let geometry = manifest.geometry().clone();
-    let (store, _) = FetchStore::open(&target, manifest, hashes.clone(), None, &|_, _| {}).unwrap();
+    let all = Chosen::all(&manifest);
+    let (store, _) = FetchStore::open(
+        &target,
+        manifest,
+        hashes.clone(),
+        all.clone(),
+        None,
+        &|_, _| {},
+    )
+    .unwrap();
     let last = PieceIndex::new(geometry.piece_count() - 1);
     let bytes = vec![0; geometry.len_of(last) as usize];
     store
@@ -779,7 +814,7 @@ fn a_partial_of_32_gib_opens_at_once_and_takes_no_space_for_holes() {
     let found = PartFolder::open_existing(&target, &id).unwrap().unwrap();
     let (manifest, hashes) = (found.manifest.clone(), found.hashes.clone());
     let (_store, held) =
-        FetchStore::open(&target, manifest, hashes, Some(found), &|_, _| {}).unwrap();
+        FetchStore::open(&target, manifest, hashes, all, Some(found), &|_, _| {}).unwrap();
     assert_eq!(held.count(), geometry.piece_count() - 1);
     assert!(
         start.elapsed() < Duration::from_secs(2),

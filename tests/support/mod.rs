@@ -164,6 +164,21 @@ impl Shoal {
         }
     }
 
+    /// Runs to the end and gives what it wrote, byte for byte.
+    pub fn output(mut self) -> std::process::Output {
+        self.command.stdin(Stdio::null()).output().unwrap()
+    }
+
+    /// Starts it with pipes for what it writes. The caller waits for its end.
+    pub fn spawn_piped(mut self) -> Child {
+        self.command
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap()
+    }
+
     /// Starts it with `--json` and reads its lines as they come.
     pub fn spawn_json(self) -> Process {
         let mut shoal = self.arg("--json");

@@ -1,5 +1,6 @@
 //! `shoal fetch`: downloads a share, prints where it is, then serves on for as long as was asked.
 
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -10,8 +11,8 @@ use crate::cli::exit::{ExitCode, Failure};
 use crate::cli::output::{Output, StopReason};
 use crate::cli::signals::Signals;
 use crate::content::Link;
-use crate::node::{FetchOptions, NodeHandle};
-use crate::storage::{PartFolder, Target};
+use crate::node::{ByteStream, FetchError, FetchOptions, NodeHandle, host_folder};
+use crate::storage::{Globs, PartFolder, Scratch, Target};
 
 /// A fetch that is complete leaves when nobody has pulled for this long. Less leaves in the gap between two requests
 /// of one peer, more makes every fetch of a script longer.
@@ -26,7 +27,21 @@ pub(super) async fn run(
 ) -> Result<ExitCode, Failure> {
     // All that can be wrong without a peer comes first.
     let link: Link = args.link.parse()?;
-    let target = target(args)?;
+    let only = Globs::read(&[] as &[PathBuf], &args.only)?;
+    let is_stream = args.output.as_deref() == Some(Path::new("-"));
+    let scratch = if is_stream {
+        if output.is_json() {
+            return Err(Failure::new(
+                ExitCode::Usage,
+                "`--output -` and `--json` both want stdout",
+            ));
+        }
+        output.leave_stdout();
+        scratch(args, network).await?
+    } else {
+        None
+    };
+    let target = target(args, scratch.as_ref());
     {
         let target = target.clone();
         blocking(move || PartFolder::check_target(&target)).await??;
@@ -43,6 +58,9 @@ pub(super) async fn run(
         target,
         timeout: args.timeout,
         stall_timeout: args.stall_timeout,
+        only,
+        sequential: args.sequential,
+        stream: is_stream,
     };
     let ended = download(args, link, options, &node, output, signals).await;
     node.shutdown().await;
@@ -58,19 +76,43 @@ async fn download(
     signals: &Signals,
 ) -> Result<ExitCode, Failure> {
     let events = node.events();
+    let is_stream = options.stream;
     let mut share = node.fetch(link, options).await?;
     let mut watch = Watch::new(&share, events);
+    let stream = share.stream();
     let end = async {
+        let piped = async {
+            if is_stream {
+                pipe(stream).await
+            } else {
+                Ok(())
+            }
+        };
+        let fetched = async {
+            share
+                .completed()
+                .await
+                .map_err(|error| Ended::Failed(error.into()))
+        };
         tokio::select! {
             biased;
-            fetched = share.completed() => fetched.map_err(Failure::from),
-            code = signals.first() => Err(Failure::fetch_signalled(code)),
+            both = async { tokio::try_join!(fetched, piped) } => both.map(|(fetched, ())| fetched),
+            code = signals.first() => Err(Ended::Failed(Failure::fetch_signalled(code))),
         }
     };
-    let fetched = watch
-        .until(output, end)
-        .await
-        .inspect_err(|_| output.finish())?;
+    let ended = watch.until(output, end).await;
+    let fetched = match ended {
+        Ok(fetched) => fetched,
+        Err(Ended::Failed(failure)) => {
+            output.finish();
+            return Err(failure);
+        }
+        // Whoever read has what it wanted, as `head` has: no failure, and nothing to say.
+        Err(Ended::NobodyReads) => {
+            output.finish();
+            return Ok(ExitCode::Done);
+        }
+    };
     signals.complete();
     output.finish();
     output.done(&fetched, &watch.status());
@@ -94,24 +136,70 @@ async fn download(
     Ok(ExitCode::Done)
 }
 
-/// Where the result goes. A relative `--output` lies below `--dir`.
-fn target(args: &FetchArgs) -> Result<Target, Failure> {
-    if args.output.as_deref() == Some(Path::new("-")) {
-        return Err(Failure::new(
-            ExitCode::Usage,
-            "`-` is no path: this version does not write to stdout",
-        ));
+/// Why a fetch ended before its share was complete and passed on.
+enum Ended {
+    Failed(Failure),
+    /// stdout was closed.
+    NobodyReads,
+}
+
+/// Writes a file to stdout as it comes, one piece at a time.
+async fn pipe(mut stream: ByteStream) -> Result<(), Ended> {
+    loop {
+        let bytes = match stream.next().await {
+            Ok(Some(bytes)) => bytes,
+            Ok(None) => return Ok(()),
+            // The fetch itself tells why.
+            Err(FetchError::Closed) => return std::future::pending().await,
+            Err(error) => return Err(Ended::Failed(error.into())),
+        };
+        // A reader that is slow, or stopped, holds up a thread and nothing else.
+        let written = blocking(move || {
+            let mut stdout = io::stdout().lock();
+            stdout.write_all(&bytes).and_then(|()| stdout.flush())
+        });
+        match written.await.map_err(Ended::Failed)? {
+            Ok(()) => {}
+            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => {
+                return Err(Ended::NobodyReads);
+            }
+            Err(error) => {
+                let message = format!("cannot write to stdout: {error}");
+                return Err(Ended::Failed(Failure::new(ExitCode::Io, message)));
+            }
+        }
     }
-    let dir = args.dir.clone().unwrap_or_default();
-    Ok(Target {
-        output: args.output.as_ref().map(|output| dir.join(output)),
+}
+
+/// Where the data of a fetch to stdout lies meanwhile: in `--dir`, to be kept and resumed, or else in a folder of the home
+/// that is removed at the end.
+async fn scratch(args: &FetchArgs, network: &NetworkFlags) -> Result<Option<Scratch>, Failure> {
+    if args.dir.is_some() {
+        return Ok(None);
+    }
+    let parent = host_folder(&online::home(network)?).join("stream");
+    Ok(Some(blocking(move || Scratch::new(&parent)).await??))
+}
+
+/// Where the result goes. A relative `--output` lies below `--dir`.
+fn target(args: &FetchArgs, scratch: Option<&Scratch>) -> Target {
+    let dir = match scratch {
+        Some(scratch) => scratch.path().to_path_buf(),
+        None => args.dir.clone().unwrap_or_default(),
+    };
+    let output = args
+        .output
+        .as_ref()
+        .filter(|output| *output != Path::new("-"));
+    Target {
+        output: output.map(|output| dir.join(output)),
         dir: if dir.as_os_str().is_empty() {
             PathBuf::from(".")
         } else {
             dir
         },
         overwrite: args.overwrite,
-    })
+    }
 }
 
 #[cfg(test)]
@@ -121,18 +209,19 @@ mod tests {
     use super::*;
     use crate::cli::args::{Cli, Command};
 
-    fn target_of(line: &[&str]) -> Result<Target, Failure> {
+    fn target_of(line: &[&str]) -> Target {
         let line = [&["shoal", "fetch", "LINK"], line].concat();
         let Command::Fetch(args) = Cli::try_parse_from(line).expect("a command line").command
         else {
             panic!("`fetch` is fetch");
         };
-        target(&args)
+        target(&args, None)
     }
 
     #[test]
     fn the_result_goes_where_it_was_asked_to_go() {
-        let cases: [(&[&str], &str, Option<&str>); 5] = [
+        let cases: [(&[&str], &str, Option<&str>); 6] = [
+            (&["-d", "down", "-o", "-"], "down", None),
             (&[], ".", None),
             (&["-d", "down"], "down", None),
             (&["-o", "name"], ".", Some("name")),
@@ -144,15 +233,9 @@ mod tests {
             ),
         ];
         for (line, dir, output) in cases {
-            let target = target_of(line).expect("a target");
+            let target = target_of(line);
             assert_eq!(target.dir, Path::new(dir), "{line:?}");
             assert_eq!(target.output.as_deref(), output.map(Path::new), "{line:?}");
         }
-    }
-
-    #[test]
-    fn a_dash_is_refused_as_long_as_it_means_nothing() {
-        let failure = target_of(&["-o", "-"]).expect_err("not supported");
-        assert_eq!(failure.code, ExitCode::Usage);
     }
 }

@@ -6,11 +6,13 @@ mod config;
 mod fetch;
 mod import;
 mod link;
+mod ls;
 mod manual;
 mod node;
 mod online;
 mod rules;
 mod seed;
+mod verify;
 mod watch;
 
 use super::args::{Cli, Command};
@@ -33,6 +35,8 @@ pub(super) async fn run(
         Command::Seed(args) => seed::run(args, &network, &mut output, &signals).await,
         Command::Fetch(args) => fetch::run(args, &network, &mut output, &signals).await,
         Command::Node(args) => node::run(args, &network, &mut output, &signals).await,
+        Command::Ls(args) => ls::run(args, &network, &mut output, &signals).await,
+        Command::Verify(args) => verify::run(args, &network, &mut output, &signals).await,
         Command::Link(args) => link::run(args, &network, &mut output, &signals).await,
         Command::Config(_) => Ok(config::run(&settings, &mut output)),
         Command::Completions(args) => Ok(manual::completions(args, &mut output)),

@@ -7,10 +7,33 @@ use etcetera::BaseStrategy;
 use crate::cli::args::NetworkFlags;
 use crate::cli::exit::{ExitCode, Failure};
 use crate::cli::output::Output;
-use crate::node::{Node, NodeConfig, NodeHandle};
+use crate::cli::signals::Signals;
+use crate::node::{FetchError, Node, NodeConfig, NodeHandle};
 
 /// Our folder among those of other programs.
 const FOLDER: &str = "shoal";
+
+/// Starts a node, asks it something about a share, and ends it. A signal ends it sooner.
+pub(super) async fn ask<T>(
+    flags: &NetworkFlags,
+    output: &mut Output,
+    signals: &Signals,
+    question: impl AsyncFnOnce(NodeHandle) -> Result<T, FetchError>,
+) -> Result<T, Failure> {
+    let node = tokio::select! {
+        biased;
+        code = signals.first() => return Err(Failure::signalled(code, "before the node was online")),
+        node = start(flags, output) => node?,
+    };
+    let asking = question(node.clone());
+    let answer = tokio::select! {
+        biased;
+        code = signals.first() => Err(Failure::signalled(code, "before a peer answered")),
+        answer = asking => answer.map_err(Failure::from),
+    };
+    node.shutdown().await;
+    answer
+}
 
 /// Starts a node and tells where it can be reached.
 pub(super) async fn start(

@@ -13,7 +13,7 @@ use serde_json::Value;
 
 use crate::cli::exit::Failure;
 use crate::cli::settings::{Setting, Shown};
-use crate::content::{Link, Manifest, Multiaddr, escape_hostile};
+use crate::content::{Entry, EntryKind, Link, Manifest, Multiaddr, escape_hostile};
 use crate::node::{Cause, Fetched, NodeEvent, Phase, ShareStatus, StallCause, Via};
 use crate::tui::Picture;
 
@@ -86,6 +86,13 @@ pub(super) enum Body<'a> {
     Stopped {
         reason: &'static str,
         uploaded: u64,
+    },
+    File {
+        path: &'a str,
+        bytes: u64,
+        root: Option<String>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        ok: Option<bool>,
     },
     Error {
         code: i32,
@@ -230,6 +237,20 @@ impl<'a> Body<'a> {
         }
     }
 
+    /// An entry of a share; `ok` tells whether the local one is like it.
+    pub(super) fn file(entry: &'a Entry, ok: Option<bool>) -> Self {
+        let (bytes, root) = match &entry.kind {
+            EntryKind::File { len, root, .. } => (*len, *root),
+            EntryKind::Symlink { .. } | EntryKind::EmptyFolder => (0, None),
+        };
+        Self::File {
+            path: entry.path.as_str(),
+            bytes,
+            root: root.map(|root| root.to_string()),
+            ok,
+        }
+    }
+
     pub(super) fn error(failure: &'a Failure) -> Self {
         Self::Error {
             code: failure.code.into(),
@@ -263,6 +284,7 @@ impl<'a> Body<'a> {
             Self::Stalled { .. } => "stalled",
             Self::Done { .. } => "done",
             Self::Stopped { .. } => "stopped",
+            Self::File { .. } => "file",
             Self::Error { .. } => "error",
             Self::Setting { .. } => "setting",
             Self::Piece { .. } => "piece",
@@ -476,6 +498,24 @@ mod tests {
                 r#"{"v":1,"type":"stopped","ts":1764000000.25,"reason":"ratio","uploaded":300}"#,
             ),
             (
+                Body::File {
+                    path: "a/b",
+                    bytes: 7,
+                    root: Some("00ff".to_owned()),
+                    ok: None,
+                },
+                r#"{"v":1,"type":"file","ts":1764000000.25,"path":"a/b","bytes":7,"root":"00ff"}"#,
+            ),
+            (
+                Body::File {
+                    path: "empty",
+                    bytes: 0,
+                    root: None,
+                    ok: Some(false),
+                },
+                r#"{"v":1,"type":"file","ts":1764000000.25,"path":"empty","bytes":0,"root":null,"ok":false}"#,
+            ),
+            (
                 Body::error(failure),
                 r#"{"v":1,"type":"error","ts":1764000000.25,"code":3,"message":"no peer","hint":"start one"}"#,
             ),
@@ -534,10 +574,20 @@ mod tests {
             .map(|name| name.as_str().expect("a name").to_owned())
             .collect();
         required.sort();
-        let (mut found, mut known) = (names(fields), names(described));
-        found.sort();
-        known.sort();
-        assert_eq!((&found, &found), (&known, &required), "{line}");
+        // Every field is required but those that a command adds.
+        let found = names(fields);
+        let optional = ["ok".to_owned()];
+        let mut always: Vec<_> = names(described)
+            .into_iter()
+            .filter(|name| !optional.contains(name))
+            .collect();
+        always.sort();
+        assert_eq!(always, required, "{line}");
+        assert!(required.iter().all(|name| found.contains(name)), "{line}");
+        assert!(
+            found.iter().all(|name| described.contains_key(name)),
+            "{line}"
+        );
         for (name, value) in fields {
             let rule = &described[name];
             if let Some(constant) = rule.get("const") {

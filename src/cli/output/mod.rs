@@ -18,9 +18,9 @@ use self::manner::{Results, Talk};
 use self::trace::Trace;
 use super::exit::{ExitCode, Failure};
 use super::settings::Setting;
-use crate::content::{Link, Manifest, Multiaddr, escape_hostile};
+use crate::content::{Entry, EntryKind, Link, Manifest, Multiaddr, escape_hostile};
 use crate::node::{Fetched, NodeEvent, OnlyHere, Phase, ShareStatus, Told};
-use crate::storage::Skipped;
+use crate::storage::{Skipped, Verdict};
 use crate::tui::{
     Line, Narrator, Picture, Sentence, Tone, Weight, bytes, counted, frame, rate, screen, seconds,
     summary,
@@ -61,6 +61,8 @@ pub(crate) struct Output {
     /// The last plain line: said again only when something moved.
     last_line: String,
     last_phase: Option<Phase>,
+    /// stdout carries the bytes of a file, and nothing else may go there.
+    is_streaming: bool,
 }
 
 impl Output {
@@ -86,7 +88,18 @@ impl Output {
             },
             last_line: String::new(),
             last_phase: None,
+            is_streaming: false,
         }
+    }
+
+    /// Whether results are JSON lines.
+    pub(crate) fn is_json(&self) -> bool {
+        self.manner.results == Results::Json
+    }
+
+    /// From now on stdout carries the bytes of a file, which others write.
+    pub(crate) fn leave_stdout(&mut self) {
+        self.is_streaming = true;
     }
 
     /// Writes a trace to `path` from now on.
@@ -199,6 +212,60 @@ impl Output {
         }
     }
 
+    /// What is in a share.
+    pub(crate) fn listing(&mut self, manifest: &Manifest) {
+        let sizes: Vec<_> = manifest.entries().iter().map(size_of).collect();
+        let width = sizes.iter().map(String::len).max().unwrap_or(0);
+        let mut text = String::new();
+        for (entry, size) in manifest.entries().iter().zip(&sizes) {
+            if self.manner.results == Results::Json {
+                if matches!(entry.kind, EntryKind::File { .. }) {
+                    text += &Body::file(entry, None).line(SystemTime::now());
+                }
+                continue;
+            }
+            // Names are a remote's words, and one with a new line would look like two, in a pipe too.
+            let name = escape_hostile(&name_of(entry));
+            text += &format!("{size:>width$}  {name}\n");
+        }
+        let geometry = manifest.geometry();
+        let summary = format!(
+            "{}: {} in {}",
+            manifest.name(),
+            bytes(geometry.total_len()),
+            counted(geometry.file_count().into(), "file")
+        );
+        self.say(Tone::Plain, summary);
+        self.print(text.as_bytes());
+    }
+
+    /// How local files compare with a share, one verdict for each entry: on stdout what is not as it should be.
+    pub(crate) fn verdicts(&mut self, manifest: &Manifest, verdicts: &[Verdict]) {
+        let mut text = String::new();
+        let mut same = 0;
+        for (entry, verdict) in manifest.entries().iter().zip(verdicts) {
+            let is_same = *verdict == Verdict::Same;
+            same += u64::from(is_same);
+            let is_file = matches!(entry.kind, EntryKind::File { .. });
+            if self.manner.results == Results::Json {
+                if is_file || !is_same {
+                    text += &Body::file(entry, Some(is_same)).line(SystemTime::now());
+                }
+                continue;
+            }
+            let word = match verdict {
+                Verdict::Same => continue,
+                Verdict::Differs => "differs",
+                Verdict::Missing => "missing",
+            };
+            text += &format!("{word}  {}\n", escape_hostile(entry.path.as_str()));
+        }
+        if same == verdicts.len() as u64 {
+            self.say(Tone::Good, "everything is as in the share");
+        }
+        self.print(text.as_bytes());
+    }
+
     /// The link to a share. Whoever reads stdout has it when this returns.
     pub(crate) fn link(&mut self, link: &Link, manifest: &Manifest) {
         let geometry = manifest.geometry();
@@ -226,6 +293,9 @@ impl Output {
         self.say(Tone::Good, done_text(fetched, status));
         // It says all that a line would.
         self.line_pace.next = Instant::now() + LINE_EVERY;
+        if self.is_streaming {
+            return;
+        }
         match self.manner.results {
             Results::Json => {
                 let picture = Picture::Share {
@@ -364,6 +434,24 @@ impl Output {
     }
 }
 
+fn size_of(entry: &Entry) -> String {
+    match entry.kind {
+        EntryKind::File { len, .. } => bytes(len),
+        EntryKind::Symlink { .. } => "link".to_owned(),
+        EntryKind::EmptyFolder => "folder".to_owned(),
+    }
+}
+
+/// What an entry is called, as `ls -F` would have it.
+fn name_of(entry: &Entry) -> String {
+    let path = entry.path.as_str();
+    match &entry.kind {
+        EntryKind::File { .. } => path.to_owned(),
+        EntryKind::Symlink { target } => format!("{path} -> {target}"),
+        EntryKind::EmptyFolder => format!("{path}/"),
+    }
+}
+
 /// Whether a phase is told when it begins; others are told in other words.
 fn is_worth_a_line(phase: Option<Phase>) -> bool {
     matches!(phase, Some(Phase::Find | Phase::Verify | Phase::Fetch))
@@ -446,7 +534,7 @@ pub(super) mod tests {
 
     use super::*;
     use crate::cli::args::{OutputFlags, When};
-    use crate::content::{Digest, Entry, EntryKind, Layout, Name, RelativePath, ShareId};
+    use crate::content::{Digest, Layout, Name, RelativePath, ShareId};
 
     /// A share of one empty file.
     pub(in crate::cli) fn manifest() -> Manifest {

@@ -1,0 +1,71 @@
+//! `shoal verify`: compares local files with a share, by the hashes that a peer of the share gives and the link proves.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use super::{blocking, online};
+use crate::cli::args::{NetworkFlags, VerifyArgs};
+use crate::cli::exit::{ExitCode, Failure};
+use crate::cli::output::Output;
+use crate::cli::signals::Signals;
+use crate::content::Link;
+use crate::node::NodeHandle;
+use crate::storage::{StorageError, Verdict, compare};
+
+/// Compares and names what is not as in the share.
+pub(super) async fn run(
+    args: &VerifyArgs,
+    network: &NetworkFlags,
+    output: &mut Output,
+    signals: &Signals,
+) -> Result<ExitCode, Failure> {
+    let link: Link = args.link.parse()?;
+    if let Err(source) = args.path.metadata() {
+        let path = args.path.clone();
+        return Err(match source.kind() {
+            std::io::ErrorKind::NotFound => StorageError::NotFound { path },
+            _ => StorageError::Read { path, source },
+        }
+        .into());
+    }
+    let question = async |node: NodeHandle| node.hashes(link, args.timeout).await;
+    let asked = online::ask(network, output, signals, question).await;
+    let (manifest, hashes) = asked.map_err(|failure| match failure.code {
+        ExitCode::NoPeer => failure.hint(
+            "`verify` compares with the hashes of a peer: start one that shares it, or name a node with `--peer`",
+        ),
+        _ => failure,
+    })?;
+
+    let cancel = Arc::new(AtomicBool::new(false));
+    let work = {
+        let (path, manifest, cancel) = (args.path.clone(), manifest.clone(), Arc::clone(&cancel));
+        blocking(move || compare(&manifest, &hashes, &path, &|_, _| {}, &cancel))
+    };
+    tokio::pin!(work);
+    let verdicts = tokio::select! {
+        biased;
+        code = signals.first() => {
+            cancel.store(true, Ordering::Relaxed);
+            // The threads stop within one piece; what they say then does not matter any more.
+            let _ = work.await;
+            return Err(Failure::signalled(code, "before all files were compared"));
+        }
+        verdicts = &mut work => verdicts??,
+    };
+    output.finish();
+    output.verdicts(&manifest, &verdicts);
+    let bad = verdicts
+        .iter()
+        .filter(|verdict| **verdict != Verdict::Same)
+        .count();
+    if bad == 0 {
+        return Ok(ExitCode::Done);
+    }
+    let total = verdicts.len();
+    Err(Failure::new(
+        ExitCode::Mismatch,
+        format!("{bad} of {total} entries differ or are missing"),
+    )
+    .hint("fetch with `--overwrite` into the same place to put them right"))
+}
