@@ -451,3 +451,51 @@ fn unchanged_files_are_seeded_again_without_being_read() {
     }
     panic!("read again in each of {runs} runs");
 }
+
+#[test]
+fn files_keep_the_times_of_their_last_change_also_from_who_fetched_them() {
+    let _turn = turn();
+    let place = Place::new();
+    let times = [
+        ("a", 1_000_000),
+        ("sub/b", 1_500_000_000),
+        ("empty", 1_600_000_000),
+        ("late", 4_000_000_000),
+    ];
+    for (name, secs) in times {
+        let len = if name == "empty" { 0 } else { 3 * MIB };
+        let file = place.file(&format!("top/{name}"), len);
+        let time = std::time::SystemTime::UNIX_EPOCH + Duration::new(secs, 123_456_789);
+        fs::File::options()
+            .write(true)
+            .open(file)
+            .unwrap()
+            .set_modified(time)
+            .unwrap();
+    }
+    let (mut seeder, link) = seed(&place, Path::new("top"), &[]);
+    let mut first = fetch(&place, &link, &place.folder("one"), &["--seed"]);
+    first.wait_for_type("done");
+    seeder.kill();
+    done(&mut fetch(
+        &place,
+        &link,
+        &place.folder("two"),
+        &["--linger", "0"],
+    ));
+    for out in ["one", "two"] {
+        for (name, secs) in times {
+            let path = place.path(out).join("top").join(name);
+            let at = fs::metadata(path).unwrap().modified().unwrap();
+            let expected = std::time::SystemTime::UNIX_EPOCH + Duration::new(secs, 123_456_789);
+            if secs < 2_000_000_000 {
+                assert_eq!(at, expected, "{out} {name}");
+            } else {
+                assert!(
+                    at <= std::time::SystemTime::now(),
+                    "none lies in the future"
+                );
+            }
+        }
+    }
+}

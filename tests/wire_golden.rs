@@ -136,6 +136,7 @@ fn every_share_message_is_these_bytes() {
         );
     }
     check(share(2, ShareMessage::GetManifest), &[4, 2, 12]);
+    check(share(2, ShareMessage::GetInfo), &[4, 2, 15]);
     check(
         share(
             2,

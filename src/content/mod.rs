@@ -21,6 +21,7 @@ mod digest;
 mod encoding;
 mod geometry;
 mod hashes;
+mod info;
 mod link;
 mod manifest;
 mod merkle;
@@ -49,6 +50,9 @@ pub use path::{
 pub use manifest::{
     ENTRY_COUNT_MAX, Entry, EntryKind, FileRef, Layout, MANIFEST_LEN_MAX, Manifest, ManifestError,
 };
+
+// What is told about it beside that.
+pub use info::{INFO_LEN_MAX, ShareInfo};
 
 // What its pieces have to hash to.
 pub use hashes::{HashesBuilder, HashesError, LayerRange, PieceHashes, Verified};

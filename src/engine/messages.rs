@@ -46,6 +46,7 @@ impl Transfer {
             ShareMessage::Ready
             | ShareMessage::GetManifest
             | ShareMessage::GetHashes { .. }
+            | ShareMessage::GetInfo
             | ShareMessage::Peers { .. } => {}
         }
         self.check_completed_peer(now, peer);

@@ -18,6 +18,7 @@ use tokio_util::sync::CancellationToken;
 use super::addresses::{is_loopback, via_of};
 use super::config::FetchOptions;
 use super::exchange::Exchange;
+use super::hints::Hints;
 use super::hub::Hub;
 use super::metadata::{Bad, Metadata};
 use super::session::{DataJob, Session};
@@ -26,6 +27,7 @@ use super::status::{Fetched, NodeEvent, Phase, ShareStatus, Tried};
 use super::{FetchError, perform, report};
 use crate::content::{
     Bitfield, FileIndex, LayerRange, Layout, Manifest, Multiaddr, PeerId, PieceHashes, PieceIndex,
+    ShareInfo,
 };
 use crate::engine::{
     DownCause, Input, PeerKey, Random, StallCause, Time, Transfer, TransferConfig,
@@ -69,6 +71,7 @@ pub(super) struct Fetch {
     pub(super) outcome: Option<Outcome>,
     /// What is fetched of the share, once the manifest is known.
     pub(super) chosen: Option<Chosen>,
+    pub(super) hints: Hints,
 }
 
 /// What is waited for, and by whom.
@@ -478,6 +481,44 @@ impl Actor {
         false
     }
 
+    /// Asks for the share info once the store is there that can use it: before any piece, so that it comes before them.
+    fn ask_info(&mut self) {
+        let Some(ready) = self.share.ready.get() else {
+            return;
+        };
+        let is_ready = |linked: &&Linked| linked.is_ready;
+        let linked = self.linked.values().filter(is_ready);
+        let sessions: Vec<_> = linked.map(|linked| linked.session.id()).collect();
+        let Some(fetch) = &mut self.fetch else { return };
+        let Some(session) = fetch.hints.ask(&sessions) else {
+            return;
+        };
+        let peer = self.sessions.get(&session);
+        if let Some(linked) = peer.and_then(|peer| self.linked.get(peer)) {
+            // Ten bytes for each file at most, version and count.
+            let bytes_max = u64::from(ready.geometry().file_count()) * 10 + 16;
+            linked.session.expect_bytes(bytes_max);
+            linked.session.send(&self.share, ShareMessage::GetInfo);
+        }
+    }
+
+    fn on_info(&mut self, session: SessionId, place: (u32, u32), bytes: &[u8]) {
+        let (Some(fetch), Some(ready)) = (&mut self.fetch, self.share.ready.get()) else {
+            return;
+        };
+        let Some(whole) = fetch.hints.on_part(session, place, bytes) else {
+            return;
+        };
+        if let Some(info) = ShareInfo::decode(&whole, ready.geometry().file_count())
+            && (info.modified().next().is_some() || ready.geometry().file_count() == 0)
+        {
+            fetch.hints.settle();
+            ready.store.set_modified(info.modified().collect());
+        } else {
+            self.ask_info();
+        }
+    }
+
     /// Opens the target on a blocking thread; the answer comes as [`ShareInput::Opened`].
     pub(super) fn open_store(
         &mut self,
@@ -569,6 +610,7 @@ impl Actor {
                 linked.session.send(&self.share, ShareMessage::Ready);
             }
             if is_ready {
+                self.ask_info();
                 self.up(peer);
             }
         }
@@ -653,6 +695,12 @@ impl Actor {
                         .on_manifest(Instant::now(), session, (total, offset), &bytes);
                 self.on_metadata(session, taken);
             }
+            ShareInput::Info {
+                session,
+                total,
+                offset,
+                bytes,
+            } => self.on_info(session, (total, offset), &bytes),
             ShareInput::Hashes {
                 session,
                 file,
@@ -824,12 +872,19 @@ impl Actor {
                 if let Some(linked) = self.linked.get_mut(&peer) {
                     linked.is_ready = true;
                 }
+                self.ask_info();
                 if self.transfer.is_some() {
                     self.up(peer);
                 } else {
                     self.ask_metadata(Instant::now());
                 }
             }
+            ShareMessage::GetInfo => self.send_data(
+                peer,
+                DataJob::Info {
+                    share: self.share.id,
+                },
+            ),
             ShareMessage::GetManifest => self.send_data(
                 peer,
                 DataJob::Manifest {

@@ -14,6 +14,7 @@ use super::actor::{Actor, Fetch, Outcome, Start, set_ready};
 use super::addresses::{self, Machine};
 use super::buffers::Buffers;
 use super::config::{FetchOptions, NodeConfig};
+use super::hints::Hints;
 use super::hub::Hub;
 use super::limiter::Limiter;
 use super::metadata::Metadata;
@@ -302,6 +303,7 @@ impl NodeHandle {
             metadata: Metadata::new(link.share),
             outcome: Some(Outcome::Share(outcome)),
             chosen: None,
+            hints: Hints::default(),
         };
         let (mut actor, mut handle) = self.add(link.share, status, Some(fetch))?;
         handle.outcome = Some(waiting);
@@ -374,6 +376,7 @@ impl NodeHandle {
             metadata: Metadata::new(link.share),
             outcome: Some(outcome),
             chosen: None,
+            hints: Hints::default(),
         };
         // Dropped at the end, which stops the share.
         let (actor, _handle) = self.add(link.share, status, Some(fetch))?;

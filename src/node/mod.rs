@@ -11,6 +11,7 @@ mod buffers;
 mod config;
 mod exchange;
 mod handle;
+mod hints;
 mod hub;
 mod limiter;
 mod metadata;

@@ -87,6 +87,13 @@ pub(super) enum ShareInput {
         offset: u32,
         bytes: Vec<u8>,
     },
+    /// Part of the share info.
+    Info {
+        session: SessionId,
+        total: u32,
+        offset: u32,
+        bytes: Vec<u8>,
+    },
     /// An answer to `GetHashes`, hashes and proof in one.
     Hashes {
         session: SessionId,

@@ -51,9 +51,9 @@ impl ByteStream {
             return Ok(None);
         }
         let ready = Arc::clone(&self.ready);
-        let read = tokio::task::spawn_blocking(move || {
-            let ready = ready.get().expect("a store with pieces is open");
-            read_back(ready, PieceIndex::new(next))
+        let read = tokio::task::spawn_blocking(move || match ready.get() {
+            Some(ready) => read_back(ready, PieceIndex::new(next)).map_err(FetchError::from),
+            None => Err(FetchError::Closed),
         });
         let bytes = read.await.map_err(|_| FetchError::Closed)??;
         self.next += 1;

@@ -11,7 +11,8 @@ use std::collections::BTreeSet;
 use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::{Duration, SystemTime};
 
 use super::beneath::{Beneath, Replace};
 use super::os;
@@ -42,6 +43,8 @@ pub struct FetchStore {
     /// `None` without a part folder, and from [`PieceStore::finish`] on.
     pub(super) record: Mutex<Option<Record>>,
     pub(super) state: Mutex<State>,
+    /// Last change of each file, nanoseconds since 1970, once somebody told.
+    pub(super) times: OnceLock<Vec<u64>>,
     /// Told when a piece leaves `State::writing`.
     pub(super) written: Condvar,
     pub(super) open: Recent<FileIndex, Arc<File>>,
@@ -149,6 +152,8 @@ impl FetchStore {
     /// Gives a whole file its final name. `handle` is its part file.
     fn publish(&self, file: FileIndex, handle: &File) -> Result<(), StorageError> {
         let path = self.path_of(file);
+        // Before the name: nobody else looks at the file yet.
+        let is_timed = self.give_time(file, handle);
         let replace = if self.overwrite {
             Replace::Allowed
         } else {
@@ -171,9 +176,59 @@ impl FetchStore {
             let known = &mut state.files[file.as_usize()];
             known.remaining = 0;
             known.published = Some(signature);
+            known.is_timed = is_timed;
         }
         self.open.forget(&file);
         self.append(Entry::Published(file, signature))
+    }
+
+    /// Gives a file the time it has in the share; false when nobody told yet.
+    fn give_time(&self, file: FileIndex, handle: &File) -> bool {
+        let Some(times) = self.times.get() else {
+            return false;
+        };
+        let time = SystemTime::UNIX_EPOCH + Duration::from_nanos(times[file.as_usize()]);
+        // Of somebody else's file, or where times are not kept, it is not to be had.
+        let _ = handle.set_modified(time.min(SystemTime::now()));
+        true
+    }
+
+    /// Gives their times to files that were published before these were known.
+    fn give_times(&self) {
+        if self.times.get().is_none() {
+            return;
+        }
+        for (file, _) in self.manifest.files() {
+            let is_due = {
+                let known = &self.state().files[file.as_usize()];
+                known.published.is_some() && !known.is_timed
+            };
+            let path = self.path_of(file);
+            let handle = match is_due.then(|| self.root.open_file(&path)) {
+                Some(Ok(handle)) => handle,
+                Some(Err(_)) | None => continue,
+            };
+            let mut state = self.state();
+            let known = &mut state.files[file.as_usize()];
+            let is_ours = |handle: &File| {
+                os::stat_file(handle).is_ok_and(|stat| Some(stat.signature) == known.published)
+            };
+            // Under the lock: who reads a piece meanwhile must not take the new times for a change.
+            if is_ours(&handle) {
+                self.give_time(file, &handle);
+                known.is_timed = true;
+                if let Ok(stat) = os::stat_file(&handle) {
+                    known.published = Some(stat.signature);
+                }
+            }
+            let published = known.published;
+            drop(state);
+            if let Some(signature) = published
+                && let Err(error) = self.append(Entry::Published(file, signature))
+            {
+                tracing::warn!(%error, "new times not recorded");
+            }
+        }
     }
 
     /// Opens a file for reading wherever it lies now.
@@ -202,7 +257,10 @@ impl FetchStore {
         if self.manifest.layout() == Layout::Folder {
             self.root.make_folder(Path::new(&self.place.name))?;
         }
+        // Files are numbered in the order of the entries.
+        let mut files = 0;
         for (place, entry) in self.manifest.entries().iter().enumerate() {
+            files += u32::from(matches!(entry.kind, EntryKind::File { .. }));
             let has_bytes = matches!(entry.kind, EntryKind::File { len: 1.., .. });
             if has_bytes || !self.chosen.has_entry(place) {
                 continue;
@@ -221,6 +279,10 @@ impl FetchStore {
             match &entry.kind {
                 EntryKind::File { executable, .. } => {
                     self.root.make_empty_file(&path, *executable, replace)?;
+                    let file = FileIndex::new(files - 1);
+                    if let Ok(handle) = self.root.open_file(&path) {
+                        self.give_time(file, &handle);
+                    }
                 }
                 EntryKind::Symlink { target } => self.root.make_link(&path, target, replace)?,
                 EntryKind::EmptyFolder => self.root.make_folder(&path)?,
@@ -367,6 +429,15 @@ impl PieceStore for FetchStore {
         if now.signature == signature {
             return Ok(());
         }
+        {
+            // It may have got its time since we looked.
+            let state = self.state();
+            let published = state.files[span.file.as_usize()].published;
+            let again = os::stat_file(&handle).map(|stat| stat.signature).ok();
+            if again.is_some() && again == published {
+                return Ok(());
+            }
+        }
         self.open.forget(&span.file);
         Err(StorageError::SourceChanged { path: path() })
     }
@@ -394,11 +465,25 @@ impl PieceStore for FetchStore {
         }
         self.publish_leftovers()?;
         self.make_others()?;
+        self.give_times();
         if !self.has_other_parts() {
             self.remove_part(Which::Any);
         }
         *finished = true;
         Ok(path)
+    }
+
+    fn modified(&self) -> Vec<i64> {
+        let times = self.times.get().map_or(&[][..], Vec::as_slice);
+        let signed = |time: &u64| i64::try_from(*time).unwrap_or(0);
+        times.iter().map(signed).collect()
+    }
+
+    fn set_modified(&self, times: Vec<u64>) {
+        if times.len() == self.geometry().file_count() as usize {
+            // Who came first is believed: they are all hints.
+            let _ = self.times.set(times);
+        }
     }
 
     fn sync(&self) -> Result<(), StorageError> {

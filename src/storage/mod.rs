@@ -80,6 +80,15 @@ pub trait PieceStore: Send + Sync {
     /// [`StorageError::Incomplete`] while pieces are missing; otherwise as [`Self::write_piece`].
     fn finish(&self) -> Result<PathBuf, StorageError>;
 
+    /// Last change of each file, nanoseconds since 1970, in the order of the manifest; empty when nobody knows.
+    fn modified(&self) -> Vec<i64> {
+        Vec::new()
+    }
+
+    /// Tells what [`Self::modified`] is to be, and files get these times when they get their names, or at the end. A hint:
+    /// what lies in the future becomes now, and a file that takes no time keeps its own.
+    fn set_modified(&self, _times: Vec<u64>) {}
+
     /// Brings everything stored so far to the disk itself, so that a power loss keeps it.
     ///
     /// # Errors

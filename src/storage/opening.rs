@@ -6,7 +6,7 @@
 use std::collections::BTreeSet;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::{Condvar, Mutex};
+use std::sync::{Condvar, Mutex, OnceLock};
 
 use super::beneath::Beneath;
 use super::fetch::{FetchStore, OPEN_FILES_MAX, State, Which};
@@ -140,6 +140,7 @@ impl FetchStore {
                 files,
                 unsynced: BTreeSet::new(),
             }),
+            times: OnceLock::new(),
             written: Condvar::new(),
             open: Recent::new(OPEN_FILES_MAX),
             syncing: Mutex::new(()),
@@ -208,6 +209,8 @@ impl FetchStore {
     /// Takes down what adopted files look like now, after their mode may have changed.
     fn refresh(&self, adopted: &[FileIndex]) -> Result<(), StorageError> {
         for &file in adopted {
+            // The user's own, which only happens to be equal.
+            self.state().files[file.as_usize()].is_timed = true;
             let path = self.path_of(file);
             let Some(stat) = self.root.stat(&path)? else {
                 return Err(StorageError::TargetDiffers {

@@ -140,6 +140,11 @@ impl PieceStore for SourceStore {
         Ok(self.result.clone())
     }
 
+    fn modified(&self) -> Vec<i64> {
+        let time = |source: &SourceFile| i64::try_from(source.signature.mtime_ns).unwrap_or(0);
+        self.files.iter().map(time).collect()
+    }
+
     fn sync(&self) -> Result<(), StorageError> {
         Ok(())
     }

@@ -25,6 +25,8 @@ pub(super) struct FileState {
     pub(super) remaining: u32,
     /// Set when it lies under its final name: what it looks like there.
     pub(super) published: Option<Signature>,
+    /// It has the time it is to have: that of the share, or its own when it was there before us.
+    pub(super) is_timed: bool,
 }
 
 /// What lies at a target.
@@ -102,6 +104,7 @@ impl Surveyor<'_> {
             survey.files.push(FileState {
                 remaining,
                 published: None,
+                is_timed: false,
             });
         }
         let mut read = Read {

@@ -30,6 +30,13 @@ pub enum DataKind {
         /// Where in it these bytes begin.
         offset: u32,
     },
+    /// Bytes of the encoded share info.
+    Info {
+        /// Length of the whole encoded info in bytes.
+        total: u32,
+        /// Where in it these bytes begin.
+        offset: u32,
+    },
     /// A whole answer to `GetHashes`: the hashes of the range, then its proof, 32 bytes each.
     Hashes {
         /// Index among the files of the manifest.
@@ -67,6 +74,7 @@ pub enum HeaderError {
 const PIECE: u8 = 1;
 const MANIFEST: u8 = 2;
 const HASHES: u8 = 3;
+const INFO: u8 = 4;
 
 /// A proof has at most one hash for each level of a tree over 2^32 leaves.
 const PROOF_LEN_MAX: u32 = 32 * 32;
@@ -78,6 +86,7 @@ impl DataHeader {
             DataKind::Piece { piece, offset } => (PIECE, piece, offset),
             DataKind::Manifest { total, offset } => (MANIFEST, total, offset),
             DataKind::Hashes { file, first } => (HASHES, file, first),
+            DataKind::Info { total, offset } => (INFO, total, offset),
         };
         let mut out = [0; DATA_HEADER_LEN];
         out[0] = kind;
@@ -132,6 +141,13 @@ impl DataHeader {
                 },
                 SLICE_LEN_MAX,
             ),
+            INFO => (
+                DataKind::Info {
+                    total: a,
+                    offset: b,
+                },
+                SLICE_LEN_MAX,
+            ),
             HASHES => (
                 DataKind::Hashes { file: a, first: b },
                 SLICE_LEN_MAX + PROOF_LEN_MAX,
@@ -167,6 +183,10 @@ mod tests {
             DataKind::Hashes {
                 file: 4,
                 first: 8_192,
+            },
+            DataKind::Info {
+                total: 11,
+                offset: 4,
             },
         ] {
             let header = DataHeader {

@@ -146,6 +146,7 @@ mod tests {
             share(ShareMessage::Peers {
                 records: vec![vec![1, 2, 3], vec![]],
             }),
+            share(ShareMessage::GetInfo),
         ]
     }
 

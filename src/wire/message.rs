@@ -156,6 +156,8 @@ pub enum ShareMessage {
         /// The records, each at most [`RECORD_LEN_MAX`] bytes; at most [`RECORDS_MAX`].
         records: Vec<Vec<u8>>,
     },
+    /// Please send the share info, hints beside the manifest, on the data stream.
+    GetInfo,
 }
 
 /// What is said on a control stream.

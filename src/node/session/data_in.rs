@@ -104,6 +104,20 @@ impl Reader {
                 .await;
                 Ok(())
             }
+            DataKind::Info { total, offset } => {
+                let bytes = self.read_bytes(len).await?;
+                tell(
+                    &share,
+                    ShareInput::Info {
+                        session,
+                        total,
+                        offset,
+                        bytes,
+                    },
+                )
+                .await;
+                Ok(())
+            }
             DataKind::Hashes { file, first } => {
                 let bytes = self.read_bytes(len).await?;
                 let digests =

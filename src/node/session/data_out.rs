@@ -10,7 +10,7 @@ use tokio::io::{AsyncWriteExt, WriteHalf};
 use tokio::sync::mpsc;
 
 use super::{DataJob, Session};
-use crate::content::{Digest, LayerRange, PieceIndex, ShareId};
+use crate::content::{Digest, LayerRange, PieceIndex, ShareId, ShareInfo};
 use crate::engine::{DownCause, ServiceEnd};
 use crate::network::PeerStream;
 use crate::node::buffers::Buffer;
@@ -27,6 +27,10 @@ enum Loaded {
     },
     Manifest {
         share: Share,
+    },
+    Info {
+        share: ShareNumber,
+        bytes: Vec<u8>,
     },
     Hashes {
         share: ShareNumber,
@@ -83,6 +87,14 @@ async fn load(session: &Session, job: DataJob) -> Option<Loaded> {
         DataJob::Manifest { share } => Some(Loaded::Manifest {
             share: share_of(session, share)?,
         }),
+        DataJob::Info { share } => {
+            let share = share_of(session, share)?;
+            let times = share.ready.get()?.store.modified();
+            Some(Loaded::Info {
+                share: share.number,
+                bytes: ShareInfo::new(times).encode(),
+            })
+        }
         DataJob::Hashes { share, range } => {
             let share = share_of(session, share)?;
             let number = share.number;
@@ -212,6 +224,17 @@ async fn write_all(
                         bytes,
                     )
                     .await?;
+                }
+            }
+            Loaded::Info { share, bytes } => {
+                let total = bytes.len() as u32;
+                for (part, bytes) in (0..).zip(bytes.chunks(SLICE_LEN_MAX as usize)) {
+                    let kind = DataKind::Info {
+                        total,
+                        offset: part * SLICE_LEN_MAX,
+                    };
+                    let len = bytes.len() as u32;
+                    write_slice(stream, DataHeader { share, kind, len }, bytes).await?;
                 }
             }
             Loaded::Hashes {

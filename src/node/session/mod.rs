@@ -62,6 +62,8 @@ pub(super) enum DataJob {
     },
     /// The manifest.
     Manifest { share: ShareId },
+    /// The share info.
+    Info { share: ShareId },
     /// A range of piece hashes.
     Hashes { share: ShareId, range: LayerRange },
 }
