@@ -204,9 +204,8 @@ impl FetchStore {
                 known.published.is_some() && !known.is_timed
             };
             let path = self.path_of(file);
-            let handle = match is_due.then(|| self.root.open_file(&path)) {
-                Some(Ok(handle)) => handle,
-                Some(Err(_)) | None => continue,
+            let Some(Ok(handle)) = is_due.then(|| self.root.open_file(&path)) else {
+                continue;
             };
             let mut state = self.state();
             let known = &mut state.files[file.as_usize()];
