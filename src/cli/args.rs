@@ -44,6 +44,16 @@ Examples:
   shoal node --port 4001              a meeting point at a known port
   shoal fetch LINK --peer MULTIADDR   use it: any address it printed";
 
+const LS_EXAMPLES: &str = "\
+Examples:
+  shoal ls LINK                  what is in a share, before any download
+  shoal ls photos --json         what `shoal seed photos` would share";
+
+const VERIFY_EXAMPLES: &str = "\
+Examples:
+  shoal verify LINK photos       compare a folder with a share; exit code 5 when they differ
+  shoal verify LINK a.bin --json one object per file, for scripts";
+
 const LINK_EXAMPLES: &str = "\
 Examples:
   shoal link photos                  the link that `shoal seed photos` would print, without addresses
@@ -94,11 +104,13 @@ pub(crate) enum Command {
     #[command(after_help = NODE_EXAMPLES)]
     Node(NodeArgs),
     /// Show what is in a share, before any download
+    #[command(after_help = LS_EXAMPLES)]
     Ls(LsArgs),
     /// Print the link of local files without going online (no addresses in it)
     #[command(after_help = LINK_EXAMPLES)]
     Link(LinkArgs),
     /// Compare local files with a share; needs a peer of the share
+    #[command(after_help = VERIFY_EXAMPLES)]
     Verify(VerifyArgs),
     /// Show the settings that hold, and where each comes from
     #[command(after_help = CONFIG_EXAMPLES)]
