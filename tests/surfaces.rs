@@ -281,10 +281,9 @@ fn a_seed_stops_when_so_many_others_have_everything() {
     let file = place.file("data.bin", MIB);
     let flags = ["--until-copies", "6", "--for", "1h"];
     let (mut seeder, link) = seed(&place, "home", &file, &flags);
-    // Homes of their own: who takes the identity of one that left is the same peer again. None stays for a moment, so
-    // that they are complete is the last thing they say.
+    // Homes of their own: who takes the identity of one that left is the same peer again, and were it counted twice, the
+    // last would find nobody. None stays for a moment, so that they are complete is the last thing they say.
     for home in ["a", "a", "b", "c", "d", "e", "f"] {
-        assert!(seeder.all("stopped").is_empty(), "one peer is one copy");
         let into = place.path(&format!("out-{home}"));
         let _ = fs::remove_dir_all(&into);
         let mut fetcher = fetch(&place, home, &link, &into, &["--linger", "0"]);
