@@ -767,9 +767,9 @@ fn zeros(len: u64) -> (Manifest, PieceHashes) {
 }
 
 #[test]
-fn a_partial_of_32_gib_opens_at_once_and_takes_no_space_for_holes() {
+fn a_partial_of_8_gib_opens_at_once_and_takes_no_space_for_holes() {
     let folder = tempfile::tempdir().unwrap();
-    let (manifest, hashes) = zeros(32 << 30);
+    let (manifest, hashes) = zeros(8 << 30);
     let id = manifest.id();
     let target = Target {
         dir: folder.path().to_path_buf(),
@@ -797,7 +797,7 @@ fn a_partial_of_32_gib_opens_at_once_and_takes_no_space_for_holes() {
         .path()
         .join(format!(".shoal-{}.part", &id.to_string()[..16]));
     let meta = fs::metadata(part.join("0")).unwrap();
-    assert_eq!(meta.len(), 32 << 30);
+    assert_eq!(meta.len(), 8 << 30);
     assert!(meta.blocks() * 512 < 64 << 20, "{} blocks", meta.blocks());
     // As if all but the first piece had arrived.
     let record = fs::File::options()
