@@ -1,99 +1,39 @@
 //! The task of one share: takes what sessions, storage and discovery tell, one input after the other.
 //!
-//! Owns the engine of the share and its links to peers. Before the share is ready (manifest, hashes and
-//! store) it collects those; afterwards every decision is the engine's and is carried out in
-//! `perform.rs`. It never waits for a peer, a disk or a channel. Started by [`super::NodeHandle`].
+//! Owns the engine of the share. Until the share is ready, `readiness` collects manifest, hashes and store; `peers`
+//! knows who is linked; afterwards every decision is the engine's and is carried out in `perform.rs`. It never waits
+//! for a peer, a disk or a channel. Started by [`super::NodeHandle`].
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::path::PathBuf;
+mod numbers;
+mod peers;
+mod readiness;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
-use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use rand::SeedableRng;
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::addresses::{is_loopback, via_of};
-use super::config::FetchOptions;
+use self::numbers::Numbers;
+use self::peers::Linked;
+pub(super) use self::readiness::{Fetch, Outcome, set_ready};
 use super::exchange::Exchange;
-use super::hints::Hints;
 use super::hub::Hub;
-use super::metadata::{Bad, Metadata};
-use super::session::{DataJob, Session};
-use super::share::{Checked, ReadyShare, SessionId, Share, ShareInput};
-use super::status::{Fetched, NodeEvent, Phase, ShareStatus, Tried};
+use super::share::{Checked, SessionId, Share, ShareInput};
+use super::status::{NodeEvent, Phase, ShareStatus, Tried};
 use super::{FetchError, perform, report};
-use crate::content::{
-    Bitfield, FileIndex, LayerRange, Layout, Manifest, Multiaddr, PeerId, PieceHashes, PieceIndex,
-    ShareInfo,
-};
-use crate::engine::{
-    DownCause, Input, PeerKey, Random, StallCause, Time, Transfer, TransferConfig,
-};
-use crate::network::PeerRecord;
-use crate::storage::{Chosen, FetchStore, PieceStore, Resumable, StorageError};
-use crate::wire::ShareMessage;
+use crate::content::{Multiaddr, PeerId, PieceIndex};
+use crate::engine::{DownCause, Input, PeerKey, StallCause, Time, Transfer};
+use crate::storage::StorageError;
 
 /// How often surfaces get a new picture.
 const STATUS_EVERY: Duration = Duration::from_millis(200);
 
-/// A peer that was dialled and has not become ready after this long may be dialled again.
-const READY_MAX: Duration = Duration::from_secs(10);
-
-/// Pause between dials of a peer before the share is ready.
-const FIND_PAUSE: Duration = Duration::from_secs(1);
-
-/// Addresses remembered per peer, and outcomes of dials remembered for the error message.
-const ADDRESSES_MAX: usize = 8;
-const TRIED_MAX: usize = 64;
-
-/// Ended sessions remembered.
-const ENDED_MAX: usize = 128;
-
 /// Inputs taken before time and status are looked at again.
 const BATCH_MAX: usize = 64;
-
-/// A peer with which the share is open.
-pub(super) struct Linked {
-    pub(super) session: Session,
-    pub(super) is_ready: bool,
-    /// Whether the engine knows it.
-    pub(super) is_up: bool,
-}
-
-/// What only a fetch has.
-pub(super) struct Fetch {
-    pub(super) options: FetchOptions,
-    pub(super) metadata: Metadata,
-    /// Who waits, until it was told.
-    pub(super) outcome: Option<Outcome>,
-    /// What is fetched of the share, once the manifest is known.
-    pub(super) chosen: Option<Chosen>,
-    pub(super) hints: Hints,
-}
-
-/// What is waited for, and by whom.
-pub(super) enum Outcome {
-    /// The share.
-    Share(oneshot::Sender<Result<Fetched, FetchError>>),
-    /// What is in it.
-    Manifest(oneshot::Sender<Result<Manifest, FetchError>>),
-    /// That, and the hashes of its pieces.
-    Hashes(oneshot::Sender<Result<(Manifest, PieceHashes), FetchError>>),
-}
-
-impl Outcome {
-    fn fail(self, error: FetchError) {
-        // Nobody waits for the outcome of a fetch whose handle is gone.
-        match self {
-            Self::Share(outcome) => drop(outcome.send(Err(error))),
-            Self::Manifest(outcome) => drop(outcome.send(Err(error))),
-            Self::Hashes(outcome) => drop(outcome.send(Err(error))),
-        }
-    }
-}
 
 /// The task of one share.
 pub(super) struct Actor {
@@ -127,39 +67,6 @@ pub(super) struct Actor {
     pub(super) last_verified: Instant,
     pub(super) find_at: Instant,
     pub(super) find_pause: Duration,
-}
-
-/// What is counted over the run.
-#[derive(Debug, Default)]
-pub(super) struct Numbers {
-    /// Bytes held; kept here so that a status need not add up pieces.
-    pub(super) held_bytes: u64,
-    pub(super) downloaded: u64,
-    pub(super) wasted: u64,
-    /// The piece that each session is sending, and its bytes that are here.
-    pub(super) arriving: BTreeMap<SessionId, (PieceIndex, u64)>,
-    pub(super) givers: BTreeSet<PeerId>,
-    pub(super) completed: BTreeSet<PeerId>,
-    pub(super) ever_linked: bool,
-}
-
-impl Numbers {
-    /// Bytes of a piece arrived. A session sends one piece at a time: what it left unfinished is lost.
-    fn on_bytes(&mut self, session: SessionId, piece: PieceIndex, bytes: u64) {
-        self.downloaded += bytes;
-        match self.arriving.get_mut(&session) {
-            Some((of, here)) if *of == piece => *here += bytes,
-            _ => {
-                self.on_session_end(session);
-                self.arriving.insert(session, (piece, bytes));
-            }
-        }
-    }
-
-    /// What a session left unfinished is lost.
-    pub(super) fn on_session_end(&mut self, session: SessionId) {
-        self.wasted += self.arriving.remove(&session).map_or(0, |(_, here)| here);
-    }
 }
 
 /// What an actor is started with.
@@ -399,274 +306,6 @@ impl Actor {
         ready.or_else(manifest)
     }
 
-    // -- before the share is ready ----------------------------------------------------------------
-
-    /// Dials everybody heard of, and looks for more, until the engine takes over.
-    fn find(&mut self, now: Instant) {
-        if now < self.find_at {
-            return;
-        }
-        self.find_at = now + self.find_pause;
-        self.find_pause = (self.find_pause * 2).min(Duration::from_secs(10));
-        let peers: Vec<PeerId> = self.sources.keys().copied().collect();
-        for peer in peers {
-            if !self.linked.contains_key(&peer) && !self.dialled.contains_key(&peer) {
-                perform::connect(self, peer);
-            }
-        }
-        perform::look_up(self);
-    }
-
-    fn ask_metadata(&mut self, now: Instant) {
-        let is_ready = |linked: &&Linked| linked.is_ready;
-        let sessions: Vec<SessionId> = self
-            .linked
-            .values()
-            .filter(is_ready)
-            .map(|linked| linked.session.id())
-            .collect();
-        let Some(fetch) = &mut self.fetch else { return };
-        for ask in fetch.metadata.asks(now, &sessions) {
-            let linked = self
-                .sessions
-                .get(&ask.session)
-                .and_then(|peer| self.linked.get(peer));
-            if let Some(linked) = linked {
-                linked.session.expect_bytes(ask.bytes);
-                linked.session.send(&self.share, ask.message);
-            }
-        }
-    }
-
-    fn on_metadata(&mut self, session: SessionId, taken: Result<(), Bad>) {
-        self.last_verified = Instant::now();
-        if let Err(Bad(reason)) = taken {
-            if let Some(peer) = self.sessions.get(&session).copied() {
-                perform::unlink(self, peer, Some((DownCause::Violation, reason)));
-            }
-        } else if self.is_described() {
-            self.stop.cancel();
-            return;
-        } else if let Some((manifest, hashes)) =
-            self.fetch.as_mut().and_then(|fetch| fetch.metadata.take())
-        {
-            self.open_store(manifest, hashes, None);
-        }
-        self.ask_metadata(Instant::now());
-    }
-
-    /// Tells who only wants to know about the share, as soon as what was asked for is here.
-    fn is_described(&mut self) -> bool {
-        let Some(fetch) = &mut self.fetch else {
-            return false;
-        };
-        let is_manifest_here = fetch.metadata.manifest().is_some();
-        let manifest_wanted = |outcome: &mut Outcome| matches!(outcome, Outcome::Manifest(_));
-        let hashes_wanted = |outcome: &mut Outcome| matches!(outcome, Outcome::Hashes(_));
-        // Nobody waits for the outcome of a fetch whose handle is gone.
-        if is_manifest_here
-            && let Some(Outcome::Manifest(outcome)) = fetch.outcome.take_if(manifest_wanted)
-        {
-            let manifest = fetch.metadata.manifest().cloned();
-            let _ = outcome.send(manifest.ok_or(FetchError::Closed));
-            return true;
-        }
-        if matches!(fetch.outcome, Some(Outcome::Hashes(_)))
-            && let Some(described) = fetch.metadata.take()
-            && let Some(Outcome::Hashes(outcome)) = fetch.outcome.take_if(hashes_wanted)
-        {
-            let _ = outcome.send(Ok(described));
-            return true;
-        }
-        false
-    }
-
-    /// Asks for the share info once the store is there that can use it: before any piece, so that it comes before them.
-    fn ask_info(&mut self) {
-        let Some(ready) = self.share.ready.get() else {
-            return;
-        };
-        let is_ready = |linked: &&Linked| linked.is_ready;
-        let linked = self.linked.values().filter(is_ready);
-        let sessions: Vec<_> = linked.map(|linked| linked.session.id()).collect();
-        let Some(fetch) = &mut self.fetch else { return };
-        let Some(session) = fetch.hints.ask(&sessions) else {
-            return;
-        };
-        let peer = self.sessions.get(&session);
-        if let Some(linked) = peer.and_then(|peer| self.linked.get(peer)) {
-            // Ten bytes for each file at most, version and count.
-            let bytes_max = u64::from(ready.geometry().file_count()) * 10 + 16;
-            linked.session.expect_bytes(bytes_max);
-            linked.session.send(&self.share, ShareMessage::GetInfo);
-        }
-    }
-
-    fn on_info(&mut self, session: SessionId, place: (u32, u32), bytes: &[u8]) {
-        let (Some(fetch), Some(ready)) = (&mut self.fetch, self.share.ready.get()) else {
-            return;
-        };
-        let Some(whole) = fetch.hints.on_part(session, place, bytes) else {
-            return;
-        };
-        if let Some(info) = ShareInfo::decode(&whole, ready.geometry().file_count())
-            && (info.modified().next().is_some() || ready.geometry().file_count() == 0)
-        {
-            fetch.hints.settle();
-            ready.store.set_modified(info.modified().collect());
-        } else {
-            self.ask_info();
-        }
-    }
-
-    /// Opens the target on a blocking thread; the answer comes as [`ShareInput::Opened`].
-    pub(super) fn open_store(
-        &mut self,
-        manifest: Manifest,
-        hashes: PieceHashes,
-        earlier: Option<Resumable>,
-    ) {
-        let Some(fetch) = &mut self.fetch else { return };
-        if fetch.options.stream && manifest.layout() != Layout::File {
-            self.fail(FetchError::NotOneFile);
-            return;
-        }
-        let chosen = match Chosen::of(&manifest, &fetch.options.only) {
-            Ok(chosen) => chosen,
-            Err(error) => return self.fail(FetchError::Storage(error)),
-        };
-        fetch.chosen = Some(chosen.clone());
-        self.phase = Phase::Verify;
-        let (target, inputs) = (fetch.options.target.clone(), self.share.inputs.clone());
-        let ready = Arc::clone(&self.share.ready);
-        self.hub.shop.tasks.spawn_blocking(move || {
-            let told = inputs.clone();
-            // A hint for the eyes: a share too busy to hear it will hear the next one.
-            let progress =
-                move |bytes, of| drop(told.try_send(ShareInput::Comparing { bytes, of }));
-            let opened = FetchStore::open(
-                &target,
-                manifest.clone(),
-                hashes.clone(),
-                chosen,
-                earlier,
-                &progress,
-            );
-            let opened = opened.map(|(store, held)| {
-                set_ready(&ready, manifest, hashes, Arc::new(store));
-                held
-            });
-            // The share has left: nobody waits for this.
-            let _ = inputs.blocking_send(ShareInput::Opened(opened));
-        });
-    }
-
-    /// The engine takes over.
-    pub(super) fn begin(&mut self, held: Bitfield) {
-        let Some(ready) = self.share.ready.get() else {
-            return;
-        };
-        let geometry = ready.geometry().clone();
-        let fetch = self.fetch.as_ref();
-        let chosen = fetch.and_then(|fetch| fetch.chosen.as_ref());
-        self.numbers.held_bytes = held
-            .iter()
-            .filter(|piece| chosen.is_none_or(|chosen| chosen.pieces().contains(*piece)))
-            .map(|piece| u64::from(geometry.len_of(piece)))
-            .sum();
-        let config = TransferConfig {
-            geometry,
-            held,
-            // A seed never downloads: what it loses it does not want back.
-            wanted: match fetch {
-                None => Some(Bitfield::new(ready.geometry().piece_count())),
-                Some(_) => chosen.map(|chosen| chosen.pieces().clone()),
-            },
-            sequential: fetch.is_some_and(|fetch| fetch.options.sequential || fetch.options.stream),
-            random: Random::from_rng(&mut rand::rng()),
-        };
-        let transfer = Transfer::new(self.now(), config);
-        let complete = transfer.is_complete();
-        self.transfer = Some(transfer);
-        self.tell_leading();
-        self.last_verified = Instant::now();
-        self.phase = if complete { Phase::Seed } else { Phase::Fetch };
-        let sources: Vec<_> = self
-            .sources
-            .iter()
-            .map(|(peer, source)| (*peer, *source))
-            .collect();
-        for (peer, source) in sources {
-            let peer = self.key(peer);
-            self.engine(Input::Candidate { peer, source });
-        }
-        let linked: Vec<(PeerId, bool)> = self
-            .linked
-            .iter()
-            .map(|(peer, linked)| (*peer, linked.is_ready))
-            .collect();
-        for (peer, is_ready) in linked {
-            if let Some(linked) = self.linked.get(&peer) {
-                linked.session.send(&self.share, ShareMessage::Ready);
-            }
-            if is_ready {
-                self.ask_info();
-                self.up(peer);
-            }
-        }
-        self.engine(Input::Tick);
-        if complete && self.fetch.is_some() {
-            self.finish();
-        }
-    }
-
-    /// Tells the reader of a stream how far it can read.
-    fn tell_leading(&self) {
-        let Some(transfer) = &self.transfer else {
-            return;
-        };
-        let held = transfer.held();
-        self.leading.send_if_modified(|leading| {
-            let gap = held.first_zero(leading.unwrap_or(0));
-            let now = Some(gap.map_or(held.len(), PieceIndex::get));
-            let is_new = now > *leading;
-            *leading = now.max(*leading);
-            is_new
-        });
-    }
-
-    /// Gives the last names on a blocking thread; the answer comes as [`ShareInput::Finished`].
-    pub(super) fn finish(&mut self) {
-        self.phase = Phase::Write;
-        let (ready, inputs) = (Arc::clone(&self.share.ready), self.share.inputs.clone());
-        self.hub.shop.tasks.spawn_blocking(move || {
-            let store = &ready.get().expect("only a ready share finishes").store;
-            // The share has left: nobody waits for this.
-            let _ = inputs.blocking_send(ShareInput::Finished(store.finish()));
-        });
-    }
-
-    fn on_finished(&mut self, finished: Result<PathBuf, StorageError>) {
-        match finished {
-            Err(error) => self.fail(FetchError::Storage(error)),
-            Ok(path) => {
-                self.phase = Phase::Seed;
-                report::publish(self);
-                let (bytes, elapsed) = (self.total().unwrap_or(0), self.started.elapsed());
-                if let Some(Outcome::Share(outcome)) =
-                    self.fetch.as_mut().and_then(|fetch| fetch.outcome.take())
-                {
-                    // Nobody waits for the outcome of a fetch whose handle is gone.
-                    let _ = outcome.send(Ok(Fetched {
-                        path,
-                        bytes,
-                        elapsed,
-                    }));
-                }
-            }
-        }
-    }
-
     // -- inputs -----------------------------------------------------------------------------------
 
     fn take(&mut self, input: ShareInput) {
@@ -776,175 +415,6 @@ impl Actor {
         }
     }
 
-    fn tried(&mut self, addresses: &[Multiaddr], peer: Option<PeerId>, outcome: &str) {
-        let known = peer
-            .and_then(|peer| self.addresses.get(&peer).cloned())
-            .unwrap_or_default();
-        for address in addresses.iter().chain(&known) {
-            if self.tried.len() < TRIED_MAX || self.tried.contains_key(address) {
-                self.tried.insert(address.clone(), outcome.to_owned());
-            }
-        }
-    }
-
-    fn on_candidate(
-        &mut self,
-        peer: PeerId,
-        addresses: Vec<Multiaddr>,
-        source: crate::engine::Source,
-    ) {
-        if peer == self.hub.shop.local_peer {
-            return;
-        }
-        let known = self.addresses.entry(peer).or_default();
-        // What was heard last is most likely true.
-        for address in addresses.into_iter().rev() {
-            known.retain(|other| *other != address);
-            known.insert(0, address);
-        }
-        known.truncate(ADDRESSES_MAX);
-        let is_new = !self.sources.contains_key(&peer);
-        if is_new && self.sources.len() >= crate::engine::tuning::CANDIDATES_MAX {
-            return;
-        }
-        self.sources.insert(peer, source);
-        if self.transfer.is_some() {
-            let peer = self.key(peer);
-            self.engine(Input::Candidate { peer, source });
-        } else if is_new && self.fetch.is_some() && !self.linked.contains_key(&peer) {
-            perform::connect(self, peer);
-        }
-    }
-
-    pub(super) fn dial_failed(&mut self, peer: PeerId) {
-        if self.dialled.remove(&peer).is_none() {
-            return;
-        }
-        if self.transfer.is_some() {
-            let peer = self.key(peer);
-            self.engine(Input::ConnectFailed { peer });
-        } else {
-            self.find_at = self.find_at.min(Instant::now() + FIND_PAUSE);
-        }
-    }
-
-    fn on_linked(&mut self, session: Session) {
-        let peer = session.peer();
-        if self.linked.contains_key(&peer) {
-            perform::forget(self, peer, DownCause::Closed, "replaced by a newer session");
-        }
-        self.numbers.ever_linked = true;
-        if self.transfer.is_none() {
-            self.last_verified = Instant::now();
-        }
-        self.sessions.insert(session.id(), peer);
-        let address = session.remote_address().clone();
-        let via = via_of(&address);
-        self.hub
-            .tell(NodeEvent::PeerConnected { peer, address, via });
-        if self.transfer.is_some() {
-            session.send(&self.share, ShareMessage::Ready);
-        }
-        self.linked.insert(
-            peer,
-            Linked {
-                session,
-                is_ready: false,
-                is_up: false,
-            },
-        );
-        self.dialled.insert(peer, Instant::now() + READY_MAX);
-    }
-
-    fn on_unlinked(&mut self, session: SessionId, cause: DownCause, reason: String) {
-        let Some(peer) = self.sessions.get(&session).copied() else {
-            return;
-        };
-        perform::forget(self, peer, cause, &reason);
-    }
-
-    fn on_message(&mut self, session: SessionId, message: ShareMessage) {
-        let Some(peer) = self.sessions.get(&session).copied() else {
-            return;
-        };
-        match message {
-            ShareMessage::Ready => {
-                if let Some(linked) = self.linked.get_mut(&peer) {
-                    linked.is_ready = true;
-                }
-                self.ask_info();
-                if self.transfer.is_some() {
-                    self.up(peer);
-                } else {
-                    self.ask_metadata(Instant::now());
-                }
-            }
-            ShareMessage::GetInfo => self.send_data(
-                peer,
-                DataJob::Info {
-                    share: self.share.id,
-                },
-            ),
-            ShareMessage::GetManifest => self.send_data(
-                peer,
-                DataJob::Manifest {
-                    share: self.share.id,
-                },
-            ),
-            ShareMessage::GetHashes { file, first, count } => {
-                let range = LayerRange {
-                    file: FileIndex::new(file),
-                    first,
-                    count,
-                };
-                self.send_data(
-                    peer,
-                    DataJob::Hashes {
-                        share: self.share.id,
-                        range,
-                    },
-                );
-            }
-            ShareMessage::Peers { records } => {
-                let now = Instant::now();
-                if self.exchange.may_speak(now, &peer) {
-                    perform::check_records(self, session, records);
-                }
-            }
-            message => self.engine_of(session, |peer| Input::Message { peer, message }),
-        }
-    }
-
-    fn on_records(&mut self, session: SessionId, records: Vec<PeerRecord>) {
-        let Some(from) = self.sessions.get(&session).copied() else {
-            return;
-        };
-        let told = self.exchange.on_records(Instant::now(), &from, records);
-        let source = crate::engine::Source::Exchange;
-        self.hub.offer_in_turn(&self.share, told, source);
-    }
-
-    fn send_data(&self, peer: PeerId, job: DataJob) {
-        if self.share.ready.get().is_some()
-            && let Some(linked) = self.linked.get(&peer)
-        {
-            linked.session.send_data(job);
-        }
-    }
-
-    fn up(&mut self, peer: PeerId) {
-        let Some(linked) = self.linked.get_mut(&peer) else {
-            return;
-        };
-        if !std::mem::replace(&mut linked.is_up, true) {
-            let is_local = is_loopback(linked.session.remote_address());
-            self.exchange.up(Instant::now(), peer, is_local);
-            self.dialled.remove(&peer);
-            let peer = self.key(peer);
-            self.engine(Input::PeerUp { peer });
-        }
-    }
-
     fn on_checked(&mut self, session: SessionId, piece: PieceIndex, outcome: Checked) {
         let Some(ready) = self.share.ready.get() else {
             return;
@@ -987,14 +457,6 @@ impl Actor {
         }
     }
 
-    /// Who spoke in this session, also when it has ended: a piece may be checked after that.
-    fn peer_of(&self, session: SessionId) -> Option<PeerId> {
-        self.sessions
-            .get(&session)
-            .or_else(|| self.ended.get(&session))
-            .copied()
-    }
-
     fn on_unreadable(&mut self, piece: PieceIndex, error: &StorageError) {
         let Some(ready) = self.share.ready.get() else {
             return;
@@ -1013,27 +475,7 @@ impl Actor {
         });
     }
 
-    /// A session is gone from the share; its peer is remembered for a while.
-    pub(super) fn end_session(&mut self, session: SessionId) {
-        self.numbers.on_session_end(session);
-        if let Some(peer) = self.sessions.remove(&session) {
-            self.ended.insert(session, peer);
-            if self.ended.len() > ENDED_MAX {
-                self.ended.pop_first();
-            }
-        }
-    }
-
     // -- the engine -------------------------------------------------------------------------------
-
-    /// The number of a peer for the engine; the same for the whole run.
-    pub(super) fn key(&mut self, peer: PeerId) -> PeerKey {
-        let peers = &mut self.peers;
-        *self.keys.entry(peer).or_insert_with(|| {
-            peers.push(peer);
-            PeerKey(u32::try_from(peers.len() - 1).expect("fewer than 2^32 peers are met in a run"))
-        })
-    }
 
     fn engine_of(&mut self, session: SessionId, input: impl FnOnce(PeerKey) -> Input) {
         if let Some(peer) = self.sessions.get(&session).copied() {
@@ -1053,24 +495,4 @@ impl Actor {
             perform::perform(self, output);
         }
     }
-}
-
-/// Makes a share ready: from now on sessions move its bytes.
-pub(super) fn set_ready(
-    ready: &OnceLock<ReadyShare>,
-    manifest: Manifest,
-    hashes: PieceHashes,
-    store: Arc<dyn PieceStore>,
-) {
-    let manifest_bytes = manifest.encode();
-    // A share becomes ready once; a second time would be a bug, and the first stays.
-    let is_first = ready
-        .set(ReadyShare {
-            manifest,
-            manifest_bytes,
-            hashes,
-            store,
-        })
-        .is_ok();
-    debug_assert!(is_first, "a share becomes ready once");
 }
