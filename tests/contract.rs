@@ -1,15 +1,19 @@
 //! The contract of scripts, a test for each row of its tables that no other file has: JSON lines, exit codes, streams.
 //!
-//! Elsewhere: exit codes 2, 3, 6, 7 and error objects in `cli`; 4, 130, 143, reroutes and stalls in `loopback`; `stopped`,
+//! Elsewhere: exit codes 2, 3, 6, 7 and error objects in `cli`; 6 for a full disk in `disk`; 5 in `choosing`; 4, 130, 143,
+//! reroutes and stalls in `loopback`; `stopped`,
 //! stop rules and the trace in `surfaces`; what a terminal shows in `terminal`.
 
 use std::collections::BTreeSet;
 use std::fs;
+use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
 use crate::support::lines::Schema;
-use crate::support::{Outcome, Place, Process, Unheard, fetch, peer_of, seed, turn};
+use crate::support::{
+    Outcome, PATIENCE, Place, Process, Unheard, fetch, pause, peer_of, seed, turn,
+};
 
 const MIB: usize = 1 << 20;
 
@@ -326,6 +330,76 @@ fn exit_0_for_any_signal_after_completion() {
         assert_eq!(fetcher.wait(), 0, "{signal}");
         assert_eq!(fetcher.wait_for_type("stopped")["reason"], "signal");
     }
+}
+
+#[test]
+fn exit_1_when_the_process_cannot_work_at_all() {
+    let _turn = turn();
+    let place = Place::new();
+    let mut limited = std::process::Command::new("prlimit");
+    limited.args(["--nofile=4", "--"]);
+    let outcome = place
+        .shoal_through(limited, "home")
+        .args(&["node"])
+        .local()
+        .run();
+    assert_eq!(outcome.code, 1, "{outcome:?}");
+    assert!(
+        outcome.stderr.starts_with("error: cannot start: "),
+        "{outcome:?}"
+    );
+    assert_eq!(outcome.stdout, "");
+}
+
+/// Whether a thread of the process waits for room in a pipe, as Linux shows it.
+fn is_stuck_in_a_pipe(process: &std::process::Child) -> bool {
+    let threads = fs::read_dir(format!("/proc/{}/task", process.id())).unwrap();
+    // A thread may end meanwhile.
+    let waits =
+        threads.filter_map(|thread| fs::read_to_string(thread.ok()?.path().join("wchan")).ok());
+    let mut stuck = waits.filter(|function| function.ends_with("pipe_write"));
+    stuck.next().is_some()
+}
+
+#[test]
+fn exit_130_at_once_on_the_second_signal_whatever_the_process_is_stuck_in() {
+    use std::io::Write;
+    let _turn = turn();
+    let place = Place::new();
+    let file = place.file("data.bin", MIB);
+    // A stdout that takes nothing: printing the link never ends.
+    let (_reader, mut writer) = std::io::pipe().unwrap();
+    rustix::io::ioctl_fionbio(&writer, true).unwrap();
+    while writer.write(&[0; 4096]).is_ok() {}
+    rustix::io::ioctl_fionbio(&writer, false).unwrap();
+    let shoal = place.shoal("home").arg("seed").arg(&file).local();
+    let mut process = shoal.spawn_into(writer);
+    let until = Instant::now() + PATIENCE;
+    while !is_stuck_in_a_pipe(&process) {
+        assert!(Instant::now() < until, "nothing was printed");
+        pause();
+    }
+    let id = rustix::process::Pid::from_child(&process);
+    let int = || {
+        rustix::process::kill_process(id, rustix::process::Signal::INT).unwrap();
+    };
+    int();
+    let first = Instant::now();
+    while first.elapsed() < Duration::from_millis(500) {
+        pause();
+    }
+    assert!(
+        process.try_wait().unwrap().is_none(),
+        "one signal leaves up to 2 s"
+    );
+    int();
+    let second = Instant::now();
+    assert_eq!(process.wait().unwrap().code(), Some(130));
+    assert!(
+        second.elapsed() < Duration::from_secs(1),
+        "{:?}",
+        second.elapsed()
+    );
 }
 
 #[test]

@@ -9,6 +9,7 @@ mod choosing;
 mod cli;
 mod contract;
 mod discovery;
+mod disk;
 mod lock;
 mod loopback;
 mod merkle_golden;

@@ -551,6 +551,38 @@ fn up_holds_over_all_peers_and_is_fair_between_them() {
     }
 }
 
+/// At 50 kB/s a window of five seconds holds a handful of pieces, so the time between arrivals is measured instead.
+#[test]
+fn a_rate_of_50_kb_per_second_holds_in_both_directions() {
+    let _turn = turn();
+    let place = Place::new();
+    let file = place.file("data.bin", 700 * 1024);
+    for (up, down) in [("50k", "1G"), ("1G", "50k")] {
+        let (_seeder, link) = seed(&place, "home", &file, &["--up", up, "--no-dht"]);
+        let name = format!("slow-{up}");
+        let flags = ["--down", down, "--linger", "0"];
+        let (mut fetcher, path) = traced(&place, &name, &link, &flags);
+        assert_eq!(fetcher.wait(), 0);
+        let trace = trace_of(&path);
+        let pieces: Vec<_> = trace
+            .iter()
+            .filter(|line| line["type"] == "piece")
+            .collect();
+        let at = |line: &Value| line["ts"].as_f64().unwrap();
+        let (first, last) = (pieces[0], pieces[pieces.len() - 1]);
+        let bytes: u64 = pieces[1..]
+            .iter()
+            .map(|line| line["bytes"].as_u64().unwrap())
+            .sum();
+        let rate = bytes as f64 / (at(last) - at(first));
+        assert!(pieces.len() > 5, "{} pieces", pieces.len());
+        assert!(
+            (47_500.0..=52_500.0).contains(&rate),
+            "--up {up} --down {down}: {rate:.0}"
+        );
+    }
+}
+
 #[test]
 fn down_holds_over_all_peers() {
     let _turn = turn();

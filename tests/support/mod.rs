@@ -4,6 +4,7 @@
 //! Tests that start processes take [`turn`] first, so that they run one at a time and deadlines mean
 //! something. Nothing here sleeps for luck: every wait is for a condition and has a deadline.
 
+pub mod disk;
 pub mod liar;
 pub mod lines;
 pub mod net;
@@ -175,6 +176,16 @@ impl Shoal {
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
+            .spawn()
+            .unwrap()
+    }
+
+    /// Starts it with this stdout, and a stderr that nobody reads. The caller waits for its end.
+    pub fn spawn_into(mut self, stdout: impl Into<Stdio>) -> Child {
+        self.command
+            .stdin(Stdio::null())
+            .stdout(stdout)
+            .stderr(Stdio::null())
             .spawn()
             .unwrap()
     }

@@ -1,0 +1,91 @@
+//! Disks that are too small or become full: one clear error, nothing spoilt, and the same command goes on later.
+
+use std::fs;
+use std::time::{Duration, Instant};
+
+use crate::support::disk::Disk;
+use crate::support::{Place, fetch, seed, turn};
+
+const MIB: usize = 1 << 20;
+
+/// The error is told this soon after the disk is full. The promise is 1 s; the rest is for a busy machine.
+const TOLD_MAX: Duration = Duration::from_secs(3);
+
+#[test]
+fn a_share_that_cannot_fit_is_refused_before_the_first_byte() {
+    let _turn = turn();
+    let place = Place::new();
+    let test = "a_share_that_cannot_fit_is_refused_before_the_first_byte";
+    let Some(disk) = Disk::in_memory(test, &place, 8 << 20) else {
+        return;
+    };
+    let file = place.file("data.bin", 32 * MIB);
+    let (_seeder, link) = seed(&place, "home", &file, &[]);
+    let mut fetcher = fetch(&place, "other", &link, disk.root(), &[]);
+    assert_eq!(fetcher.wait(), 6);
+    let error = fetcher.wait_for_type("error");
+    let message = error["message"].as_str().unwrap();
+    assert!(message.contains("no space for"), "{message}");
+    assert!(error["hint"].as_str().unwrap().contains("free some space"));
+    assert!(fetcher.all("done").is_empty());
+    assert_eq!(fs::read_dir(disk.root()).unwrap().count(), 0);
+}
+
+#[test]
+fn a_disk_in_memory_that_fills_up_ends_the_fetch_which_goes_on_when_there_is_room() {
+    let _turn = turn();
+    let place = Place::new();
+    let test = "a_disk_in_memory_that_fills_up_ends_the_fetch_which_goes_on_when_there_is_room";
+    if let Some(disk) = Disk::in_memory(test, &place, 48 << 20) {
+        check_filled_up(&place, &disk);
+    }
+}
+
+#[test]
+fn an_ext4_disk_that_fills_up_ends_the_fetch_which_goes_on_when_there_is_room() {
+    let _turn = turn();
+    let place = Place::new();
+    let test = "an_ext4_disk_that_fills_up_ends_the_fetch_which_goes_on_when_there_is_room";
+    if let Some(disk) = Disk::ext4(test, &place, 64 << 20) {
+        check_filled_up(&place, &disk);
+    }
+}
+
+fn check_filled_up(place: &Place, disk: &Disk) {
+    let file = place.file("data.bin", 32 * MIB);
+    let (mut seeder, link) = seed(place, "home", &file, &["--up", "4M"]);
+    let target = disk.root().join("into");
+    let mut fetcher = fetch(place, "other", &link, &target, &[]);
+    fetcher.wait_for_part(0.2);
+    let filler = disk.fill();
+    let full_at = Instant::now();
+    let error = fetcher.wait_for_type("error");
+    assert!(full_at.elapsed() < TOLD_MAX, "{:?}", full_at.elapsed());
+    assert_eq!(error["code"], 6);
+    assert!(
+        error["message"].as_str().unwrap().contains("no space for"),
+        "{error}"
+    );
+    assert!(
+        error["hint"].as_str().unwrap().contains("to resume"),
+        "{error}"
+    );
+    assert_eq!(fetcher.wait(), 6);
+    assert_eq!(fetcher.all("error").len(), 1);
+    assert!(!target.join("data.bin").exists());
+    fs::remove_file(filler).unwrap();
+    seeder.kill();
+    let (_seeder, _) = seed(place, "home", &file, &[]);
+    let mut again = fetch(place, "other", &link, &target, &["--linger", "0"]);
+    assert_eq!(again.wait(), 0);
+    let done = again.wait_for_type("done");
+    let downloaded = done["downloaded"].as_u64().unwrap() as usize;
+    assert!(
+        downloaded < 32 * MIB * 9 / 10,
+        "{downloaded} bytes received again"
+    );
+    assert_eq!(
+        fs::read(target.join("data.bin")).unwrap(),
+        fs::read(&file).unwrap()
+    );
+}
