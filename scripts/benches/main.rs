@@ -1,0 +1,115 @@
+//! Measures the built binary as processes: a table of medians for people, every run as a JSON line for programs.
+//!
+//! Only ratios within one call mean something on a busy machine, so each run of a measure is paired with a run of
+//! its yardsticks. Run by `scripts/bench`.
+
+mod idle;
+mod import;
+mod lab;
+mod links;
+mod peers;
+mod process;
+mod report;
+mod small_files;
+mod start_up;
+mod swarm;
+mod transfer;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use self::lab::Lab;
+use self::report::say;
+
+type Result<T> = std::result::Result<T, Box<dyn std::error::Error>>;
+
+#[derive(Parser)]
+#[command(about = "Measures Shoal")]
+struct Bench {
+    #[command(subcommand)]
+    what: What,
+    /// Counted runs of each measure.
+    #[arg(long, default_value_t = 5, global = true)]
+    runs: usize,
+    /// Folder on the disk to measure.
+    #[arg(long, global = true)]
+    work: Option<PathBuf>,
+    /// Folder with `peers.py`, which runs other programs on the same work in the same call; left out when not there.
+    #[arg(
+        long,
+        global = true,
+        env = "PEERS_BENCH",
+        default_value = "../shared/bench"
+    )]
+    peers: PathBuf,
+    /// Which of them, separated by commas.
+    #[arg(
+        long,
+        global = true,
+        env = "CONTENDERS",
+        default_value = "aria2,libtorrent,rqbit"
+    )]
+    contenders: String,
+}
+
+#[derive(Subcommand)]
+enum What {
+    /// One seeder, one fetcher, loopback, no limits; beside `cp` and a plain TCP pipe with SHA-256.
+    Transfer {
+        /// Size of the file.
+        #[arg(long, default_value_t = 2048)]
+        mib: u64,
+    },
+    /// Many small files; beside `tar` through a plain TCP pipe.
+    SmallFiles {
+        /// Number of files of 4 KiB.
+        #[arg(long, default_value_t = 100_000)]
+        count: u32,
+    },
+    /// Hashing of a file in the page cache; beside SHA-256 on one core.
+    Import {
+        /// Size of the file.
+        #[arg(long, default_value_t = 4096)]
+        mib: u64,
+    },
+    /// Shaped links between network namespaces, and seeders that fail. Needs root, `ip` and `tc`.
+    Swarm {
+        /// Only scenarios whose name contains this.
+        #[arg(long, default_value = "")]
+        only: String,
+    },
+    /// A seed with ten peers and nothing to do.
+    Idle {
+        /// How long to watch.
+        #[arg(long, default_value_t = 600)]
+        secs: u64,
+    },
+    /// `fetch` of a 1 KiB file by its link, from process start to exit.
+    StartUp,
+}
+
+fn main() -> ExitCode {
+    match run(&Bench::parse()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            say(&format!("FAILED: {error}"));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(bench: &Bench) -> Result<()> {
+    let lab = Lab::new(bench.work.as_deref())?;
+    let peers = peers::Peers::find(&bench.peers, &bench.contenders);
+    let lines = match &bench.what {
+        What::Transfer { mib } => transfer::run(&lab, &peers, *mib, bench.runs)?,
+        What::SmallFiles { count } => small_files::run(&lab, *count, bench.runs)?,
+        What::Import { mib } => import::run(&lab, *mib, bench.runs)?,
+        What::Swarm { only } => swarm::run(&lab, &peers, only, bench.runs)?,
+        What::Idle { secs } => idle::run(&lab, *secs)?,
+        What::StartUp => start_up::run(&lab, bench.runs.max(20))?,
+    };
+    lab.keep(&lines)
+}
