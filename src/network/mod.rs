@@ -11,6 +11,7 @@ mod dialling;
 mod discovery;
 mod driver;
 mod identity;
+mod names;
 mod peer_record;
 mod provider_store;
 mod streams;
@@ -23,6 +24,7 @@ use std::fmt;
 use std::io;
 use std::time::Duration;
 
+use futures::future::{Either, select};
 use libp2p::{Multiaddr, PeerId};
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::compat::Compat;
@@ -233,6 +235,39 @@ impl NetworkHandle {
         };
         if self.commands.send(command).await.is_err() {
             return Err(DialError::closed());
+    ) -> Result<SessionStreams, DialError> {
+        let (named, plain) = names::part(addresses);
+        if named.is_empty() {
+            return self.open_session_at(peer, plain).await;
+        }
+        let by_number = async {
+            match plain.is_empty() {
+                false => self.open_session_at(peer, plain).await,
+                true => Err(DialError::closed()),
+            }
+        };
+        let by_name = async {
+            let found = names::look_up(named).await;
+            let opened = self.open_session_at(peer, found.addresses).await;
+            opened.map_err(|error| error.and(found.failed))
+        };
+        tokio::pin!(by_number, by_name);
+        match select(by_number, by_name).await {
+            Either::Left((Ok(opened), _)) | Either::Right((Ok(opened), _)) => Ok(opened),
+            Either::Left((Err(error), other)) => {
+                other.await.map_err(|other| error.and(other.tried))
+            }
+            Either::Right((Err(error), other)) => {
+                other.await.map_err(|other| other.and(error.tried))
+            }
+        }
+    }
+
+    /// Opens a session as [`Self::open_session`] does; no address names a host.
+    async fn open_session_at(
+        &self,
+        peer: Option<PeerId>,
+        addresses: Vec<Multiaddr>,
         }
         answer.await.unwrap_or_else(|_| Err(DialError::closed()))
     }
