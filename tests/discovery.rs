@@ -19,11 +19,11 @@ const FIRST_BYTE_MAX: Duration = Duration::from_secs(2);
 /// Characters of a link, however many interfaces the machine has.
 const LINK_LEN_MAX: usize = 900;
 
-fn address_of(process: &mut Process) -> String {
+pub fn address_of(process: &mut Process) -> String {
     text(&process.wait_for_type("listening"), "addr")
 }
 
-fn text(line: &Value, field: &str) -> String {
+pub fn text(line: &Value, field: &str) -> String {
     line[field].as_str().unwrap().to_owned()
 }
 
@@ -31,19 +31,19 @@ fn peer_of(process: &mut Process) -> String {
     address_of(process).rsplit('/').next().unwrap().to_owned()
 }
 
-fn share_of(seeder: &mut Process) -> String {
+pub fn share_of(seeder: &mut Process) -> String {
     text(&seeder.wait_for_type("link"), "share")
 }
 
 /// The process ends well and what it fetched is `file`.
-fn assert_fetched(fetcher: &mut Process, into: &Path, file: &Path) {
+pub fn assert_fetched(fetcher: &mut Process, into: &Path, file: &Path) {
     assert_eq!(fetcher.wait(), 0, "{:?}", fetcher.seen.last());
     let name = file.file_name().unwrap();
     assert!(fs::read(into.join(name)).unwrap() == fs::read(file).unwrap());
 }
 
 /// When the first byte was here, by the lines of progress.
-fn first_byte(fetcher: &mut Process) -> Instant {
+pub fn first_byte(fetcher: &mut Process) -> Instant {
     let has_bytes = |line: &Value| match line["type"].as_str() {
         Some("progress") => line["phase"] == "fetch" && line["bytes"].as_u64() > Some(0),
         kind => kind == Some("done"),
