@@ -19,11 +19,11 @@ const FIRST_BYTE_MAX: Duration = Duration::from_secs(2);
 /// Characters of a link, however many interfaces the machine has.
 const LINK_LEN_MAX: usize = 900;
 
-fn address_of(process: &mut Process) -> String {
+pub fn address_of(process: &mut Process) -> String {
     text(&process.wait_for_type("listening"), "addr")
 }
 
-fn text(line: &Value, field: &str) -> String {
+pub fn text(line: &Value, field: &str) -> String {
     line[field].as_str().unwrap().to_owned()
 }
 
@@ -31,19 +31,19 @@ fn peer_of(process: &mut Process) -> String {
     address_of(process).rsplit('/').next().unwrap().to_owned()
 }
 
-fn share_of(seeder: &mut Process) -> String {
+pub fn share_of(seeder: &mut Process) -> String {
     text(&seeder.wait_for_type("link"), "share")
 }
 
 /// The process ends well and what it fetched is `file`.
-fn assert_fetched(fetcher: &mut Process, into: &Path, file: &Path) {
+pub fn assert_fetched(fetcher: &mut Process, into: &Path, file: &Path) {
     assert_eq!(fetcher.wait(), 0, "{:?}", fetcher.seen.last());
     let name = file.file_name().unwrap();
     assert!(fs::read(into.join(name)).unwrap() == fs::read(file).unwrap());
 }
 
 /// When the first byte was here, by the lines of progress.
-fn first_byte(fetcher: &mut Process) -> Instant {
+pub fn first_byte(fetcher: &mut Process) -> Instant {
     let has_bytes = |line: &Value| match line["type"].as_str() {
         Some("progress") => line["phase"] == "fetch" && line["bytes"].as_u64() > Some(0),
         kind => kind == Some("done"),
@@ -186,7 +186,7 @@ fn a_share_is_fetched_over_ipv6_loopback() {
 }
 
 /// `shoal` in a namespace with a home of its own and no flag that would help it.
-fn in_namespace(place: &Place, namespace: &Namespace, home: &str, args: &[&str]) -> Process {
+pub fn in_namespace(place: &Place, namespace: &Namespace, home: &str, args: &[&str]) -> Process {
     place
         .shoal_through(namespace.command(), home)
         .args(args)
@@ -331,4 +331,49 @@ fn an_error_names_every_address_and_what_happened_there() {
             outcome.stderr
         );
     }
+}
+
+#[test]
+fn a_peer_is_reached_at_a_host_name_and_a_name_nobody_has_is_told() {
+    let _turn = turn();
+    let place = Place::new();
+    let file = place.file("data.bin", 1000);
+    let mut seeder = place
+        .shoal("home-s")
+        .arg("seed")
+        .arg(&file)
+        .local()
+        .spawn_json();
+    let share = share_of(&mut seeder);
+    let address = address_of(&mut seeder);
+    for (name, bare) in [("dns4", true), ("dns", false)] {
+        let named = address.replace("/ip4/127.0.0.1/", &format!("/{name}/localhost/"));
+        let named = match bare {
+            true => named.split_once("/p2p/").unwrap().0.to_owned(),
+            false => named,
+        };
+        let into = place.folder(name);
+        let home = format!("home-{name}");
+        let args = ["fetch", &share, "--dir", name, "--linger", "0", "--no-dht"];
+        let fetcher = place.shoal(&home).args(&args).local();
+        let mut fetcher = fetcher.args(&["--peer", &named]).spawn_json();
+        assert_fetched(&mut fetcher, &into, &file);
+    }
+    let wrong = "/dns4/nobody.invalid/tcp/4001";
+    let outcome = place
+        .shoal("home-w")
+        .args(&[
+            "fetch",
+            &share,
+            "--timeout",
+            "8s",
+            "--no-dht",
+            "--peer",
+            wrong,
+        ])
+        .local()
+        .run();
+    assert_eq!(outcome.code, 3, "{}", outcome.stderr);
+    let is_told = |line: &str| line.contains(wrong) && line.contains("no such host");
+    assert!(outcome.stderr.lines().any(is_told), "{}", outcome.stderr);
 }

@@ -289,7 +289,7 @@ pub(crate) struct NetworkFlags {
     /// TCP port of the default addresses [default: one kept in the home folder]
     #[arg(long, global = true, env = "SHOAL_PORT", value_name = "N")]
     pub(crate) port: Option<u16>,
-    /// Dial this node first, with or without /p2p/; may be repeated
+    /// Dial this node first, an IP address or host name (/dns4/HOST/tcp/N), with or without /p2p/; may be repeated
     #[arg(
         long,
         global = true,

@@ -136,6 +136,26 @@ pub(super) fn admit(
     admitted
 }
 
+/// The addresses among `listening` that peers are told, by identify and in announcements: those of TCP, since a record
+/// has room for [`ADDRESSES_PER_PEER_MAX`] and a query would wait seconds for each node of QUIC that has gone. The
+/// `preferred` ones come first, in their order; loopback comes last and always has its place, for peers on this machine.
+pub(super) fn announced(listening: &[Multiaddr], preferred: &[Multiaddr]) -> Vec<Multiaddr> {
+    let is_told = |address: &&Multiaddr| !is_quic(address);
+    let (loopback, mut wide): (Vec<_>, Vec<_>) = listening
+        .iter()
+        .filter(is_told)
+        .cloned()
+        .partition(is_loopback);
+    let place = |address: &Multiaddr| preferred.iter().position(|known| known == address);
+    // Stable: what nobody prefers keeps the order of the system.
+    wide.sort_by_key(|address| place(address).unwrap_or(usize::MAX));
+    // One for each family.
+    let loopback = loopback.into_iter().take(2);
+    wide.truncate(ADDRESSES_PER_PEER_MAX - loopback.len());
+    wide.extend(loopback);
+    wide
+}
+
 /// Bounded memory of where peers may be.
 #[derive(Debug, Default)]
 pub(super) struct AddressBook {
@@ -255,6 +275,23 @@ mod tests {
             admit(&peer, claimed, Speaker::Elsewhere, &ours),
             [address("/ip4/10.0.0.3/tcp/1")]
         );
+    }
+
+    #[test]
+    fn of_many_addresses_the_preferred_ones_and_loopback_are_announced() {
+        let wide = |host: u8| address(&format!("/ip4/10.0.{host}.1/tcp/1"));
+        let mut listening = vec![address("/ip4/127.0.0.1/tcp/1"), address("/ip6/::1/tcp/1")];
+        listening.extend((0..60).map(wide));
+        listening.extend((0..60).map(|host| address(&format!("/ip4/10.0.{host}.1/udp/1/quic-v1"))));
+        let preferred = [wide(40), wide(30), wide(99), listening[0].clone()];
+        let expected = [40, 30, 0, 1, 2, 3].map(wide).into_iter();
+        let expected: Vec<_> = expected.chain(listening[..2].iter().cloned()).collect();
+        assert_eq!(announced(&listening, &preferred), expected);
+        assert_eq!(
+            announced(&listening[..3], &[]),
+            [wide(0), listening[0].clone(), listening[1].clone()]
+        );
+        assert_eq!(announced(&[], &preferred), []);
     }
 
     #[test]

@@ -80,6 +80,9 @@ fn identify(config: &NetworkConfig) -> identify::Behaviour {
         identify::Config::new_with_signed_peer_record(IDENTIFY_PROTOCOL.to_owned(), identity)
             .with_agent_version(agent)
             .with_push_listen_addr_updates(true)
+            // What is told are our external addresses, which the driver chooses: a message holds 4,096 bytes, each address
+            // twice, and one that is longer is lost as a whole. A machine of labs and containers has 60 interfaces.
+            .with_hide_listen_addrs(true)
             // Off: it would add unfiltered addresses to every dial; our own book keeps the filtered ones.
             .with_cache_size(0),
     )

@@ -20,6 +20,16 @@ impl DialError {
     pub(super) fn closed() -> Self {
         Self { tried: Vec::new() }
     }
+
+    /// The same, with what else failed.
+    pub(super) fn and(mut self, others: Vec<(Multiaddr, DialFailure)>) -> Self {
+        for other in others {
+            if !self.tried.contains(&other) {
+                self.tried.push(other);
+            }
+        }
+        self
+    }
 }
 
 impl fmt::Display for DialError {
@@ -51,6 +61,11 @@ pub enum DialFailure {
     },
     /// No route to it, or no address of that kind here.
     Unreachable,
+    /// The address names a host, and no address of it was found.
+    NoSuchHost {
+        /// What the system's resolver said.
+        reason: String,
+    },
     /// No address is known.
     NoAddress,
     /// A limit, here or there: too many connections or sessions. Try again later; the peer is not at fault.
@@ -70,6 +85,7 @@ impl fmt::Display for DialFailure {
             Self::Timeout => f.write_str("timeout"),
             Self::WrongPeer { found } => write!(f, "wrong peer ({found})"),
             Self::Unreachable => f.write_str("unreachable"),
+            Self::NoSuchHost { reason } => write!(f, "no such host ({reason})"),
             Self::NoAddress => f.write_str("no address known"),
             Self::Denied => f.write_str("denied, too busy"),
             Self::NotShoal => f.write_str("does not speak this protocol"),

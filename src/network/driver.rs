@@ -17,6 +17,7 @@ use libp2p::core::Endpoint;
 use libp2p::core::transport::{ListenerId, TransportError};
 use libp2p::core::upgrade::Version;
 use libp2p::kad::{QueryId, RecordKey};
+use libp2p::swarm::dial_opts::{DialOpts, PeerCondition};
 use libp2p::swarm::{Config as SwarmConfig, ConnectionId, NetworkBehaviour, SwarmEvent};
 use libp2p::{Multiaddr, PeerId, Swarm, identify, mdns};
 use rand::TryRng;
@@ -80,6 +81,13 @@ pub(super) enum Command {
         peer: PeerId,
         addresses: Vec<Multiaddr>,
     },
+    Prefer {
+        addresses: Vec<Multiaddr>,
+    },
+    Meet {
+        peer: PeerId,
+        addresses: Vec<Multiaddr>,
+    },
     Announce {
         key: Key,
     },
@@ -103,6 +111,9 @@ pub(super) struct Driver {
     discovery: Discovery<QueryId>,
     /// Bare addresses we listen on, as far as others could dial them.
     listening: Vec<Multiaddr>,
+    /// Those of them that peers are told, and which ones the node wants told first.
+    announced: Vec<Multiaddr>,
+    preferred: Vec<Multiaddr>,
     /// Listeners that have not named an address yet.
     unheard: Vec<ListenerId>,
     sweep_due: Instant,
@@ -145,6 +156,8 @@ impl Driver {
             dialling: Dialling::new(local_peer),
             discovery: Discovery::new(seed),
             listening: Vec::new(),
+            announced: Vec::new(),
+            preferred: Vec::new(),
             unheard: Vec::new(),
             sweep_due: Instant::now() + SWEEP_EVERY,
         };
@@ -385,6 +398,11 @@ impl Driver {
             Command::AddAddresses { peer, addresses } => {
                 self.learn(peer, addresses, Speaker::ThisMachine, Routing::Add);
             }
+            Command::Prefer { addresses } => {
+                self.preferred = addresses;
+                self.choose_announced(now);
+            }
+            Command::Meet { peer, addresses } => self.meet(peer, addresses, now),
             Command::Announce { key } => {
                 if self.swarm.behaviour().kad.is_enabled() {
                     self.discovery.announce(key, now);
@@ -456,14 +474,14 @@ impl Driver {
                 self.unheard.retain(|unheard| *unheard != listener_id);
                 self.on_listening(address, now);
             }
-            SwarmEvent::ExpiredListenAddr { address, .. } => self.on_not_listening(&address),
+            SwarmEvent::ExpiredListenAddr { address, .. } => self.on_not_listening(&address, now),
             SwarmEvent::ListenerClosed {
                 addresses, reason, ..
             } => {
                 tracing::warn!(?reason, ?addresses, "a listener closed");
                 addresses
                     .iter()
-                    .for_each(|address| self.on_not_listening(address));
+                    .for_each(|address| self.on_not_listening(address, now));
             }
             SwarmEvent::ListenerError { error, .. } => {
                 tracing::debug!(%error, "a listener failed to accept")
@@ -513,6 +531,28 @@ impl Driver {
         self.forget_wrong(peer, &failures);
     }
 
+    /// Dials a node only to have it in the routing table: not put there before it answers, for a lookup would wait for it.
+    fn meet(&mut self, peer: PeerId, addresses: Vec<Multiaddr>, now: Instant) {
+        let mut admitted = self.learn(peer, addresses, Speaker::ThisMachine, Routing::Leave);
+        if admitted.is_empty() || !self.swarm.behaviour().kad.is_enabled() {
+            return;
+        }
+        // By TCP where that is known, as Kademlia dials.
+        if !admitted.iter().all(addresses::is_quic) {
+            admitted.retain(|address| !addresses::is_quic(address));
+        }
+        let options = DialOpts::peer_id(peer)
+            .condition(PeerCondition::DisconnectedAndNotDialing)
+            .addresses(admitted)
+            .allocate_new_port()
+            .build();
+        let connection = options.connection_id();
+        // Not dialled: it is connected, or about to be.
+        if self.swarm.dial(options).is_ok() {
+            self.dialling.on_foreign_dial(peer, connection, now);
+        }
+    }
+
     /// Drops the addresses that were proven wrong. One that timed out may be right: the peer may be asleep.
     fn forget_wrong(&mut self, peer: Option<PeerId>, failures: &[(Multiaddr, DialFailure)]) {
         let Some(peer) = peer else {
@@ -536,22 +576,39 @@ impl Driver {
         if !addresses::is_dialable(&address) || self.listening.contains(&address) {
             return;
         }
-        // Announcements carry confirmed addresses only, and on a LAN nobody would confirm ours. Not those of QUIC: a
-        // record has room for eight, and whoever reaches us by TCP hears the others from us.
-        if !addresses::is_quic(&address) {
-            self.swarm.add_external_address(address.clone());
-        }
         self.listening.push(address.clone());
-        self.discovery.on_address(now);
+        self.choose_announced(now);
         if let Ok(address) = address.with_p2p(*self.swarm.local_peer_id()) {
             self.deliver(NetworkEvent::Listening { address }, None);
         }
     }
 
-    fn on_not_listening(&mut self, address: &Multiaddr) {
-        self.swarm.remove_external_address(address);
+    /// Tells libp2p which of our addresses are external: identify and announcements carry those, and on a LAN nobody
+    /// would confirm any.
+    fn choose_announced(&mut self, now: Instant) {
+        let chosen = addresses::announced(&self.listening, &self.preferred);
+        let before = std::mem::replace(&mut self.announced, chosen);
+        for gone in before.iter().filter(|old| !self.announced.contains(old)) {
+            self.swarm.remove_external_address(gone);
+        }
+        let new: Vec<Multiaddr> = self
+            .announced
+            .iter()
+            .filter(|address| !before.contains(address))
+            .cloned()
+            .collect();
+        if !new.is_empty() {
+            self.discovery.on_address(now);
+        }
+        for address in new {
+            self.swarm.add_external_address(address);
+        }
+    }
+
+    fn on_not_listening(&mut self, address: &Multiaddr, now: Instant) {
         let before = self.listening.len();
         self.listening.retain(|known| known != address);
+        self.choose_announced(now);
         let named = address.clone().with_p2p(*self.swarm.local_peer_id());
         if let Ok(address) = named
             && self.listening.len() < before

@@ -11,6 +11,7 @@ mod dialling;
 mod discovery;
 mod driver;
 mod identity;
+mod names;
 mod peer_record;
 mod provider_store;
 mod streams;
@@ -23,6 +24,7 @@ use std::fmt;
 use std::io;
 use std::time::Duration;
 
+use futures::future::{Either, select};
 use libp2p::{Multiaddr, PeerId};
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::compat::Compat;
@@ -154,6 +156,14 @@ pub enum NetworkEvent {
         /// By what means.
         source: DiscoverySource,
     },
+    /// A dial, ours or one of Kademlia, led to a node that speaks our protocol, as handshake and identify showed. A hint:
+    /// dropped when the reader lags.
+    Reached {
+        /// The node.
+        peer: PeerId,
+        /// Where it was dialled, without `/p2p/`.
+        address: Multiaddr,
+    },
     /// A lookup found peers that were not in an earlier event of the same lookup; never ourselves. Open sessions at once:
     /// their addresses are known now. A hint: dropped when the reader lags.
     Providers {
@@ -216,11 +226,45 @@ impl NetworkHandle {
     ///
     /// `addresses` (with or without `/p2p/`) are tried together with every other address known for `peer`. Without
     /// `peer` they are all dialled and whoever answers first is the session's peer. Concurrent calls for one peer
-    /// share the dial. The answer comes within 8 seconds, and means that the peer took the session.
+    /// share the dial. The answer comes within 8 seconds, and means that the peer took the session. Addresses that name a
+    /// host are looked up first, in at most 6 seconds; the others do not wait for them.
     ///
     /// # Errors
     /// [`DialError`] names each address tried and why it failed.
     pub async fn open_session(
+        &self,
+        peer: Option<PeerId>,
+        addresses: Vec<Multiaddr>,
+    ) -> Result<SessionStreams, DialError> {
+        let (named, plain) = names::part(addresses);
+        if named.is_empty() {
+            return self.open_session_at(peer, plain).await;
+        }
+        let by_number = async {
+            match plain.is_empty() {
+                false => self.open_session_at(peer, plain).await,
+                true => Err(DialError::closed()),
+            }
+        };
+        let by_name = async {
+            let found = names::look_up(named).await;
+            let opened = self.open_session_at(peer, found.addresses).await;
+            opened.map_err(|error| error.and(found.failed))
+        };
+        tokio::pin!(by_number, by_name);
+        match select(by_number, by_name).await {
+            Either::Left((Ok(opened), _)) | Either::Right((Ok(opened), _)) => Ok(opened),
+            Either::Left((Err(error), other)) => {
+                other.await.map_err(|other| error.and(other.tried))
+            }
+            Either::Right((Err(error), other)) => {
+                other.await.map_err(|other| other.and(error.tried))
+            }
+        }
+    }
+
+    /// Opens a session as [`Self::open_session`] does; no address names a host.
+    async fn open_session_at(
         &self,
         peer: Option<PeerId>,
         addresses: Vec<Multiaddr>,
@@ -257,10 +301,24 @@ impl NetworkHandle {
         answer.await.unwrap_or_default()
     }
 
+    /// Tells which of our addresses others reach most likely, best first, with or without `/p2p/`: of a machine with many
+    /// interfaces peers are told of eight addresses only, and these come first.
+    pub async fn prefer(&self, addresses: Vec<Multiaddr>) {
+        let bare = |address| addresses::split_peer(&address).0;
+        let addresses = addresses.into_iter().map(bare).collect();
+        self.tell(Command::Prefer { addresses }).await;
+    }
+
     /// Tells where `peer` may be reached: a hint for later dials and for the routing table. Unusable addresses and
     /// those of ourselves are ignored.
     pub async fn add_addresses(&self, peer: PeerId, addresses: Vec<Multiaddr>) {
         self.tell(Command::AddAddresses { peer, addresses }).await;
+    }
+
+    /// Dials a node that was reached in an earlier run, unless it is connected; when it answers it joins the routing
+    /// table, like any node that is met. One that does not answer costs nothing else.
+    pub async fn meet(&self, peer: PeerId, addresses: Vec<Multiaddr>) {
+        self.tell(Command::Meet { peer, addresses }).await;
     }
 
     /// Announces that we provide `key`, and keeps announcing: as soon as the routing table has a peer, when it grows,

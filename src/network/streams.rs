@@ -133,6 +133,12 @@ impl Behaviour {
             .map(|connection| &connection.address)
     }
 
+    /// The bare address of a connection that we dialled, or Kademlia did.
+    pub(super) fn dialled(&self, connection: &ConnectionId) -> Option<&Multiaddr> {
+        let known = self.connections.get(connection)?;
+        known.dialled_by_us.then_some(&known.address)
+    }
+
     /// The bare remote addresses of all connections to `peer`.
     pub(super) fn addresses_of_peer(&self, peer: &PeerId) -> impl Iterator<Item = &Multiaddr> {
         let ids = self.by_peer.get(peer).into_iter().flatten();

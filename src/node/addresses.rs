@@ -33,6 +33,12 @@ pub(super) fn is_loopback(address: &Multiaddr) -> bool {
     ip_of(address).is_some_and(|ip| ip.is_loopback())
 }
 
+/// The address without a `/p2p/` at its end.
+pub(super) fn bare(address: &Multiaddr) -> Multiaddr {
+    let is_peer = |part: &multiaddr::Protocol<'_>| matches!(part, multiaddr::Protocol::P2p(_));
+    address.iter().filter(|part| !is_peer(part)).collect()
+}
+
 fn is_quic(address: &Multiaddr) -> bool {
     address
         .iter()
@@ -86,10 +92,6 @@ enum Rank {
 /// for each interface and family, those of the default route first, loopback last, never IPv6 link-local. QUIC of the
 /// first host stands before loopback where room is left: without TCP nobody would get there.
 pub(super) fn for_link(listeners: &[Multiaddr], machine: &Machine) -> Vec<Multiaddr> {
-    let bare = |address: &Multiaddr| -> Multiaddr {
-        let is_peer = |part: &multiaddr::Protocol<'_>| matches!(part, multiaddr::Protocol::P2p(_));
-        address.iter().filter(|part| !is_peer(part)).collect()
-    };
     let ranked = |address: &Multiaddr| {
         let ip = ip_of(address)?;
         let rank = match ip {

@@ -3,7 +3,7 @@
 //! Starts what has to run, hands out handles, and ends everything in order: shares, sessions, network.
 
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
@@ -17,6 +17,7 @@ use super::config::{FetchOptions, NodeConfig};
 use super::hints::Hints;
 use super::hub::Hub;
 use super::limiter::Limiter;
+use super::memory::Memory;
 use super::metadata::Metadata;
 use super::report;
 use super::session::Shop;
@@ -28,7 +29,7 @@ use crate::content::{
 };
 use crate::engine::Source;
 use crate::network::{
-    self, Keypair, Lease, LiveRecord, NetworkConfig, NetworkError, NetworkHandle, lease,
+    self, Keypair, Lease, NetworkConfig, NetworkError, NetworkHandle, host_folder, lease,
 };
 use crate::storage::{Globs, Imported, PartFolder, StorageError, Target};
 
@@ -95,10 +96,6 @@ pub struct Node;
 
 struct Inner {
     hub: Arc<Hub>,
-    /// Held so that no other process takes this identity.
-    lease: Mutex<Lease>,
-    /// Addresses without `/p2p/`, for other processes of this home.
-    local_addresses: Vec<Multiaddr>,
 }
 
 /// Speaks to a running node; cheap to clone.
@@ -136,8 +133,14 @@ impl Node {
             tasks: TaskTracker::new(),
             agent: AGENT.to_owned(),
         });
-        let hub = Arc::new(Hub::new(network, shop, events));
+        let (memory, notes) = Memory::new(host_folder(&config.home));
+        let hub = Arc::new(Hub::new(network, shop, events, memory, lease));
         hub.sign_records().await;
+        hub.publish().await;
+        hub.shop.tasks.spawn(notes.keep(hub.ending.clone()));
+        if config.dht {
+            hub.shop.tasks.spawn(Arc::clone(&hub).meet_again());
+        }
         hub.shop.tasks.spawn(Arc::clone(&hub).route(network_events));
         hub.shop
             .tasks
@@ -145,17 +148,7 @@ impl Node {
         for address in config.peers {
             hub.shop.tasks.spawn(Arc::clone(&hub).keep(address));
         }
-        let local_addresses = listeners
-            .iter()
-            .map(|address| split_peer(address).0)
-            .collect();
-        let handle = NodeHandle(Arc::new(Inner {
-            hub,
-            lease: Mutex::new(lease),
-            local_addresses,
-        }));
-        handle.publish();
-        Ok(handle)
+        Ok(NodeHandle(Arc::new(Inner { hub })))
     }
 }
 
@@ -215,15 +208,6 @@ fn give_hints(actor: &Actor, hints: Option<LinkHints>) {
             peers,
             source: Source::Given,
         });
-    }
-}
-
-/// An address and the peer id at its end.
-fn split_peer(address: &Multiaddr) -> (Multiaddr, Option<PeerId>) {
-    let mut bare = address.clone();
-    match bare.pop() {
-        Some(multiaddr::Protocol::P2p(peer)) => (bare, Some(peer)),
-        _ => (address.clone(), None),
     }
 }
 
@@ -381,6 +365,7 @@ impl NodeHandle {
         // Dropped at the end, which stops the share.
         let (actor, _handle) = self.add(link.share, status, Some(fetch))?;
         give_hints(&actor, link.hints);
+        self.remind(&actor.share);
         self.0.hub.shop.tasks.spawn(actor.run());
         waiting.await.unwrap_or(Err(FetchError::Closed))
     }
@@ -426,30 +411,13 @@ impl NodeHandle {
         let share = actor.share.clone();
         self.0.hub.shop.tasks.spawn(actor.run());
         self.0.hub.introduce(&share);
-        self.publish();
+        self.remind(&share);
+        self.0.hub.publish().await;
     }
 
-    /// Shows other processes of this home where we are and which shares we have.
-    fn publish(&self) {
-        let keys = self
-            .0
-            .hub
-            .shop
-            .shares
-            .all()
-            .iter()
-            .map(|share| share.id.provider_key())
-            .collect();
-        let record = LiveRecord {
-            peer: self.local_peer(),
-            addrs: self.0.local_addresses.clone(),
-            keys,
-        };
-        self.0
-            .lease
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .publish(record);
+    fn remind(&self, share: &Share) {
+        let hub = &self.0.hub;
+        hub.shop.tasks.spawn(Arc::clone(hub).remind(share.clone()));
     }
 
     /// Ends the node in order: shares stop asking, peers hear a goodbye, connections close. Takes at most

@@ -15,15 +15,17 @@ use tokio_util::sync::CancellationToken;
 
 use super::addresses::{self, Machine, is_loopback};
 use super::exchange::OwnRecords;
+use super::memory::Memory;
 use super::session::{Session, Shop};
 use super::share::{SessionId, Share, ShareInput};
 use super::status::{NodeEvent, Told};
 use crate::content::{Multiaddr, PeerId};
 use crate::engine::{DownCause, Source};
 use crate::network::{
-    DialError, DialFailure, NetworkEvent, NetworkHandle, PeerRecord, SessionStreams,
-    live_neighbours,
+    DialError, DialFailure, Lease, LiveRecord, NetworkEvent, NetworkHandle, PeerRecord,
+    SessionStreams, live_neighbours,
 };
+use crate::storage::KnownPeers;
 
 /// Two sessions with one peer that began within this time crossed on the way.
 const CROSSING: Duration = Duration::from_secs(5);
@@ -45,6 +47,9 @@ const LARGER_WAITS: Duration = Duration::from_millis(250);
 const NEARBY_MAX: usize = 256;
 const NEARBY_ADDRESSES_MAX: usize = 8;
 
+/// Nodes of earlier runs that are dialled at the start. One that answers is enough; more only make up for those gone.
+const MET_AGAIN_MAX: usize = 8;
+
 /// How long a node that does not speak our protocol is left alone, and how many of them are remembered.
 const FOREIGN_PAUSE: Duration = Duration::from_secs(10 * 60);
 const FOREIGN_MAX: usize = 1_024;
@@ -64,6 +69,9 @@ pub(super) struct Hub {
     /// Nodes that speak libp2p and not our protocol, with until when they are left alone.
     foreign: Mutex<BTreeMap<PeerId, Instant>>,
     own_records: Mutex<Arc<OwnRecords>>,
+    pub(super) memory: Memory,
+    /// Held so that no other process takes this identity.
+    lease: Mutex<Lease>,
 }
 
 impl Hub {
@@ -71,6 +79,8 @@ impl Hub {
         network: NetworkHandle,
         shop: Arc<Shop>,
         events: broadcast::Sender<Told>,
+        memory: Memory,
+        lease: Lease,
     ) -> Self {
         Self {
             network,
@@ -83,6 +93,8 @@ impl Hub {
             nearby: Mutex::default(),
             foreign: Mutex::default(),
             own_records: Mutex::default(),
+            memory,
+            lease: Mutex::new(lease),
         }
     }
 
@@ -176,6 +188,7 @@ impl Hub {
     pub(super) async fn sign_records(&self) {
         let listeners = self.network.listeners().await;
         let chosen = addresses::for_link(&listeners, &Machine::look());
+        self.network.prefer(chosen.clone()).await;
         let (local, wide): (Vec<_>, Vec<_>) = chosen.iter().cloned().partition(is_loopback);
         let mut records: Vec<_> = self.network.sign_record(&wide).into_iter().collect();
         if !local.is_empty() {
@@ -197,8 +210,26 @@ impl Hub {
         }
     }
 
+    /// Shows other processes of this home where we are and which shares we have; for the start, when there is another share,
+    /// and when an address came or went.
+    pub(super) async fn publish(&self) {
+        let listeners = self.network.listeners().await;
+        let shares = self.shop.shares.all();
+        let record = LiveRecord {
+            peer: self.shop.local_peer,
+            addrs: listeners.iter().map(addresses::bare).collect(),
+            keys: shares.iter().map(|share| share.id.provider_key()).collect(),
+        };
+        let lease = self.lease.lock().unwrap_or_else(PoisonError::into_inner);
+        lease.publish(record);
+    }
+
     /// Starts a session on these streams, unless another one with the same peer stays: then that one.
     pub(super) fn adopt(self: &Arc<Self>, streams: SessionStreams) -> Session {
+        if streams.dialled_by_us {
+            self.memory
+                .reached(streams.peer, streams.remote_address.clone());
+        }
         let id = SessionId(self.session_count.fetch_add(1, Ordering::Relaxed));
         let fresh = Session::start(id, streams, Arc::clone(&self.shop));
         let before = {
@@ -256,6 +287,7 @@ impl Hub {
                 // Several interfaces come and go together.
                 has_moved = false;
                 self.sign_records().await;
+                self.publish().await;
             }
             let event = tokio::select! {
                 () = self.ending.cancelled() => return,
@@ -272,6 +304,7 @@ impl Hub {
                 Some(NetworkEvent::Discovered {
                     peer, addresses, ..
                 }) => self.on_nearby(peer, addresses),
+                Some(NetworkEvent::Reached { peer, address }) => self.memory.reached(peer, address),
                 Some(NetworkEvent::Providers { key, peers }) => {
                     if let Some(share) = self.shop.shares.by_provider_key(&key) {
                         let peers = peers.into_iter().map(|peer| (peer, Vec::new())).collect();
@@ -392,6 +425,31 @@ impl Hub {
                 () = tokio::time::sleep(pause) => {}
             }
             pause = (pause * 2).min(KEEP_MAX);
+        }
+    }
+
+    /// Dials some of the nodes that earlier runs reached, so that the DHT is there without anybody named.
+    pub(super) async fn meet_again(self: Arc<Self>) {
+        let known = self.memory.recall(KnownPeers::ANY).await;
+        for known in known.into_iter().take(MET_AGAIN_MAX) {
+            self.network.meet(known.peer, known.addresses).await;
+        }
+    }
+
+    /// Offers a share the peers with which earlier runs shared it.
+    pub(super) async fn remind(self: Arc<Self>, share: Share) {
+        let known = self.memory.recall(share.id.provider_key()).await;
+        let peers: Vec<_> = known
+            .into_iter()
+            .map(|known| (known.peer, known.addresses))
+            .collect();
+        if !peers.is_empty() {
+            let source = Source::Remembered;
+            // The share has left: nobody looks for peers.
+            let _ = share
+                .inputs
+                .send(ShareInput::Candidates { peers, source })
+                .await;
         }
     }
 

@@ -14,6 +14,7 @@ mod handle;
 mod hints;
 mod hub;
 mod limiter;
+mod memory;
 mod metadata;
 mod perform;
 mod report;

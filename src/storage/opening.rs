@@ -218,6 +218,8 @@ impl FetchStore {
                 });
             };
             self.state().files[file.as_usize()].published = Some(stat.signature);
+            // First: killed in between, nobody takes the file for ours.
+            self.append(Entry::Adopted(file))?;
             self.append(Entry::Published(file, stat.signature))?;
         }
         Ok(())

@@ -10,6 +10,7 @@
 //! entry = kind (1) . body . first 4 bytes of SHA-256(share id . offset of the entry as u64 . kind . body)
 //! body  = Held: piece u32 | Dropped: piece u32 | Published: file u32, len u64, mtime i128, ctime i128, inode u64
 //!       | Lost: file u32  | Boot: 16 bytes     | Synced: u64 offset up to which all entries are on disk
+//!       | Adopted: file u32
 //! ```
 //! Numbers are little-endian.
 
@@ -40,6 +41,8 @@ pub(super) enum Entry {
     Published(FileIndex, Signature),
     /// No piece of the file is held any more.
     Lost(FileIndex),
+    /// The file under the final name, which the next entry calls published, is the user's own and only happens to be equal.
+    Adopted(FileIndex),
     /// A run began under this boot identity.
     Boot([u8; 16]),
     /// What the entries before this offset speak of is on the disk itself.
@@ -53,6 +56,8 @@ pub(super) struct Replay {
     pub(super) held: BTreeSet<PieceIndex>,
     /// Files published, as they looked then.
     pub(super) published: BTreeMap<FileIndex, Signature>,
+    /// Those of them that were there before us.
+    pub(super) adopted: BTreeSet<FileIndex>,
     /// Pieces of `held` that may not have survived a restart of the machine: read them before relying on them.
     pub(super) doubtful_pieces: BTreeSet<PieceIndex>,
     /// Files of `published` in the same position.
@@ -152,6 +157,7 @@ impl Entry {
                 out.extend_from_slice(&signature.inode.to_le_bytes());
             }
             Self::Lost(file) => put_u32(out, 4, file.get()),
+            Self::Adopted(file) => put_u32(out, 7, file.get()),
             Self::Boot(id) => {
                 out.push(5);
                 out.extend_from_slice(&id);
@@ -186,6 +192,7 @@ enum Raw {
     Piece { held: bool, index: u32 },
     Published { index: u32, signature: Signature },
     Lost { index: u32 },
+    Adopted { index: u32 },
     Boot([u8; 16]),
     Synced(u64),
 }
@@ -227,8 +234,10 @@ fn replay(bytes: &[u8], salt: &Digest, geometry: &Geometry, boot: &[u8; 16]) -> 
                 };
                 forget_pieces(geometry, file, &mut state, &mut pieces);
                 state.published.remove(&file);
+                state.adopted.remove(&file);
                 files.remove(&file);
             }
+            Raw::Adopted { index } => state.adopted.extend(file_at(geometry, index)),
             Raw::Boot(id) => state.boot = Some(id),
             Raw::Synced(upto) => {
                 pieces.retain(|_, written| *written >= upto);
@@ -266,7 +275,7 @@ fn file_at(geometry: &Geometry, index: u32) -> Option<FileIndex> {
 /// The entry at the front of `bytes` and its length with checksum; `None` when it is torn or wrong.
 fn read_entry(bytes: &[u8], salt: &Digest, offset: u64) -> Option<(Raw, usize)> {
     let body_len = match bytes.first()? {
-        1 | 2 | 4 => 4,
+        1 | 2 | 4 | 7 => 4,
         3 => ENTRY_LEN_MAX - 1,
         5 => 16,
         6 => 8,
@@ -296,6 +305,9 @@ fn read_entry(bytes: &[u8], salt: &Digest, offset: u64) -> Option<(Raw, usize)> 
             index: u32::from_le_bytes(array(body, 0)?),
         },
         5 => Raw::Boot(array(body, 0)?),
+        7 => Raw::Adopted {
+            index: u32::from_le_bytes(array(body, 0)?),
+        },
         _ => Raw::Synced(u64::from_le_bytes(array(body, 0)?)),
     };
     Some((raw, 1 + body_len + CHECK_LEN))
@@ -482,6 +494,7 @@ mod tests {
             Entry::Held(P(8)),
             Entry::Published(F(3), signature(1)),
             Entry::Lost(F(u32::MAX)),
+            Entry::Adopted(F(3)),
             Entry::Held(P(7)),
         ] {
             record.append(entry).unwrap();

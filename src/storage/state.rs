@@ -1,12 +1,14 @@
-//! The state of a host: hashes of files that were read before, in one SQLite file, so that seeding unchanged data reads
-//! none of it.
+//! The state of a host, in one SQLite file: hashes of files that were read before, so that seeding unchanged data reads
+//! none of it, and peers that were reached before (in `peers`).
 //!
 //! Owns the file and its tables. It is a cache and nothing else: whatever is wrong with it (lost, locked, damaged, read
-//! only, no locks there) is logged and costs a reading of the files, never more. Called by `import`.
+//! only, no locks there) is logged and costs a reading of the files or a search for peers, never more. Called by `import`.
 //!
 //! Homes lie on NFS: no write-ahead log and no memory map, which need memory that two hosts cannot share, a file per host,
 //! and a short wait for locks. Each row carries a checksum over all of it: a wrong hash would make us look like a liar.
 //! Source: sqlite.org on PRAGMA journal_mode, busy_timeout and user_version.
+
+mod peers;
 
 use std::ffi::OsStr;
 use std::path::Path;
@@ -17,13 +19,15 @@ use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension, Transaction,
 use super::os::{Kind, Signature, stat_link};
 use crate::content::Digest;
 
+pub use peers::{KnownPeer, KnownPeers};
+
 /// The file's name in the folder of the host.
 const FILE: &str = "state.db";
 /// How long another process may hold the file. Longer makes everybody's start slow, shorter gives up for nothing: a
 /// transaction of ours takes some milliseconds.
 const BUSY_MAX: Duration = Duration::from_millis(250);
 /// Version of the tables; another one is dropped and made anew.
-const VERSION: i32 = 1;
+const VERSION: i32 = 2;
 /// Size of the file above which the oldest rows go: hashes of some 2 TB in large files, or of some 300,000 small ones.
 const BYTES_MAX: u64 = 64 * 1024 * 1024;
 /// A row used again is marked as used at most this often: reading should not write.
@@ -45,6 +49,13 @@ const TABLES: &str = "
         checksum BLOB NOT NULL,
         used INTEGER NOT NULL,
         PRIMARY KEY (path, piece_len)
+    ) WITHOUT ROWID;
+    CREATE TABLE peers (
+        key BLOB NOT NULL,
+        peer BLOB NOT NULL,
+        addresses TEXT NOT NULL,
+        used INTEGER NOT NULL,
+        PRIMARY KEY (key, peer)
     ) WITHOUT ROWID;";
 
 /// A file whose hashes are looked for or kept.
@@ -142,6 +153,11 @@ fn nanoseconds(at: SystemTime) -> i128 {
         .map_or(0, |since| since.as_nanos() as i128)
 }
 
+/// Seconds since 1970, the clock of `used`.
+fn seconds_now() -> i64 {
+    (nanoseconds(SystemTime::now()) / 1_000_000_000) as i64
+}
+
 fn open(folder: &Path, path: &Path) -> rusqlite::Result<Connection> {
     let failed = |what: String| {
         let code = rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_CANTOPEN);
@@ -167,7 +183,7 @@ fn open(folder: &Path, path: &Path) -> rusqlite::Result<Connection> {
             connection.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)?;
         // Another process may have been here in between.
         if version(&change)? != VERSION {
-            change.execute_batch("DROP TABLE IF EXISTS hashes;")?;
+            change.execute_batch("DROP TABLE IF EXISTS hashes; DROP TABLE IF EXISTS peers;")?;
             change.execute_batch(TABLES)?;
             change.pragma_update(None, "user_version", VERSION)?;
         }
@@ -199,7 +215,7 @@ fn known(
     connection: &mut Connection,
     files: &[Known<'_>],
 ) -> rusqlite::Result<Vec<Option<Vec<Digest>>>> {
-    let now = nanoseconds(SystemTime::now()) as i64 / 1_000_000_000;
+    let now = seconds_now();
     let mut touched = Vec::new();
     let mut found = Vec::with_capacity(files.len());
     {
@@ -253,7 +269,7 @@ fn keep(
     files: &[&(Known<'_>, &[Digest])],
     bytes_max: u64,
 ) -> rusqlite::Result<()> {
-    let now = nanoseconds(SystemTime::now()) as i64 / 1_000_000_000;
+    let now = seconds_now();
     let writing = connection.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)?;
     {
         let mut insert = writing.prepare(

@@ -361,6 +361,7 @@ impl Surveyor<'_> {
         let state = &mut survey.files[file.as_usize()];
         state.remaining = 0;
         state.published = Some(signature);
+        state.is_timed = self.replay.adopted.contains(&file);
     }
 
     /// Bytes of disk that missing pieces will take: what their part files do not occupy already, in whole blocks.

@@ -67,14 +67,21 @@ impl Net {
         }
     }
 
-    /// An interface that leads nowhere: a wire with a bare end, since not every kernel has dummy interfaces.
-    pub fn dummy(&self, machine: &Namespace, address: &str) {
+    /// An interface that leads nowhere: a wire with a bare end, since not every kernel has dummy interfaces. Gives its
+    /// name.
+    pub fn dummy(&self, machine: &Namespace, address: &str) -> String {
         let wire = self.next();
         let (name, end) = (format!("d{wire}"), format!("e{wire}"));
         machine.ip(&["link", "add", &name, "type", "veth", "peer", "name", &end]);
         machine.ip(&["address", "add", address, "dev", &name]);
         machine.ip(&["link", "set", &end, "up"]);
         machine.ip(&["link", "set", &name, "up"]);
+        name
+    }
+
+    /// Takes an interface away, both ends of it.
+    pub fn cut(&self, machine: &Namespace, interface: &str) {
+        machine.ip(&["link", "delete", interface]);
     }
 
     fn next(&self) -> u32 {

@@ -12,7 +12,7 @@ use libp2p::{Multiaddr, PeerId, identify};
 
 use super::{Around, Driver};
 use crate::network::addresses::{self, Speaker};
-use crate::network::behaviour::KAD_PROTOCOL;
+use crate::network::behaviour::{IDENTIFY_PROTOCOL, KAD_PROTOCOL};
 use crate::network::discovery::Finished;
 use crate::network::{DiscoverySource, NetworkEvent};
 
@@ -125,6 +125,11 @@ impl Driver {
         } else {
             Speaker::Elsewhere
         };
+        if info.protocol_version == IDENTIFY_PROTOCOL
+            && let Some(address) = self.swarm.behaviour().streams.dialled(&connection).cloned()
+        {
+            self.emit(NetworkEvent::Reached { peer, address });
+        }
         let is_in_table = info.protocols.contains(&KAD_PROTOCOL);
         let routing = if is_in_table {
             Routing::Add

@@ -92,6 +92,7 @@ impl Actor {
             perform::forget(self, peer, DownCause::Closed, "replaced by a newer session");
         }
         self.numbers.ever_linked = true;
+        self.hub.memory.met(peer, self.share.id.provider_key());
         if self.transfer.is_none() {
             self.last_verified = Instant::now();
         }
