@@ -36,7 +36,11 @@ fn fetch(place: &Place, link: &str, into: &Path, flags: &[&str]) -> Process {
 }
 
 fn run(place: &Place, args: &[&str]) -> Outcome {
-    place.shoal("home").args(args).local().run()
+    run_at(place, "home", args)
+}
+
+fn run_at(place: &Place, home: &str, args: &[&str]) -> Outcome {
+    place.shoal(home).args(args).local().run()
 }
 
 fn lines(outcome: &Outcome) -> Vec<Value> {
@@ -103,7 +107,7 @@ fn ls_shows_the_same_of_a_link_and_of_local_files_and_downloads_nothing() {
     place.file("top/empty", 0);
     place.file("top/\u{1b}[2Jbad\n", 1);
     let (_seeder, link) = seed(&place, Path::new("top"), &["--up", "1k"]);
-    let remote = run(&place, &["ls", &link]);
+    let remote = run_at(&place, "elsewhere", &["ls", &link]);
     let local = run(&place, &["ls", "top"]);
     assert_eq!((remote.code, local.code), (0, 0), "{remote:?} {local:?}");
     assert_eq!(remote.stdout, local.stdout);
@@ -113,7 +117,7 @@ fn ls_shows_the_same_of_a_link_and_of_local_files_and_downloads_nothing() {
     assert!(shown[1].ends_with("  big.bin") && shown[3].ends_with("  sub/small"));
 
     let objects = |what: &str| {
-        let mut lines = lines(&run(&place, &["ls", what, "--json"]));
+        let mut lines = lines(&run_at(&place, "elsewhere", &["ls", what, "--json"]));
         lines.retain(|line| line["type"] == "file");
         lines.iter_mut().for_each(|line| line["ts"] = Value::Null);
         lines
@@ -161,8 +165,8 @@ fn verify_finds_the_flipped_byte_and_names_the_file() {
     for name in ["a.bin", "b.bin", "c.bin"] {
         fs::copy(place.path("top").join(name), copy.join(name)).unwrap();
     }
-    for what in [&link, &id] {
-        let outcome = run(&place, &["verify", what, "copy"]);
+    for (home, what) in [("elsewhere", &link), ("home", &id)] {
+        let outcome = run_at(&place, home, &["verify", what, "copy"]);
         assert_eq!(
             (outcome.code, outcome.stdout.as_str()),
             (0, ""),
@@ -173,10 +177,14 @@ fn verify_finds_the_flipped_byte_and_names_the_file() {
     bytes[MIB + 17] ^= 1;
     fs::write(copy.join("a.bin"), bytes).unwrap();
     fs::remove_file(copy.join("c.bin")).unwrap();
-    let outcome = run(&place, &["verify", &link, "copy"]);
+    let outcome = run_at(&place, "elsewhere", &["verify", &link, "copy"]);
     assert_eq!(outcome.code, 5, "{outcome:?}");
     assert_eq!(outcome.stdout, "differs  a.bin\nmissing  c.bin\n");
-    let lines = lines(&run(&place, &["verify", &link, "copy", "--json"]));
+    let lines = lines(&run_at(
+        &place,
+        "elsewhere",
+        &["verify", &link, "copy", "--json"],
+    ));
     let verdicts: Vec<_> = lines
         .iter()
         .filter(|line| line["type"] == "file")
@@ -194,13 +202,62 @@ fn verify_finds_the_flipped_byte_and_names_the_file() {
     assert_eq!(lines.last().unwrap()["code"], 5);
 
     seeder.kill();
-    let outcome = run(&place, &["verify", &link, "copy", "--timeout", "1s"]);
+    let args = ["verify", &link, "copy", "--timeout", "1s"];
+    let outcome = run_at(&place, "elsewhere", &args);
     assert_eq!(outcome.code, 3, "{outcome:?}");
     assert!(
         outcome
             .stderr
-            .contains("hint: `verify` compares with the hashes of a peer")
+            .contains("hint: this host has neither made nor fetched the share")
     );
+    // Where the share was made, nobody needs to be asked.
+    let outcome = run(&place, &args);
+    assert_eq!(outcome.code, 5, "{outcome:?}");
+    assert_eq!(outcome.stdout, "differs  a.bin\nmissing  c.bin\n");
+}
+
+#[test]
+fn a_link_made_or_fetched_here_is_verified_and_listed_without_any_peer() {
+    let _turn = turn();
+    let place = Place::new();
+    place.file("top/a.bin", MIB);
+    place.file("top/b.bin", 300);
+    let link = run(&place, &["link", "top"]).stdout;
+    let (mut seeder, _) = seed(&place, Path::new("top"), &[]);
+    let fetched = place.folder("fetched");
+    let peer = seeder.wait_for_type("listening")["addr"]
+        .as_str()
+        .unwrap()
+        .to_owned();
+    let args = [
+        "fetch",
+        link.trim(),
+        "--dir",
+        "fetched",
+        "--peer",
+        &peer,
+        "--linger",
+        "0",
+    ];
+    assert_eq!(run_at(&place, "elsewhere", &args).code, 0);
+    seeder.kill();
+    fs::write(fetched.join("top/b.bin"), noise("other", 300)).unwrap();
+    for home in ["home", "elsewhere"] {
+        let outcome = run_at(&place, home, &["verify", link.trim(), "top"]);
+        assert_eq!(outcome.code, 0, "{home}: {outcome:?}");
+        let outcome = run_at(&place, home, &["verify", link.trim(), "fetched/top"]);
+        assert_eq!(
+            (outcome.code, outcome.stdout.as_str()),
+            (5, "differs  b.bin\n"),
+            "{home}"
+        );
+        let listed = run_at(&place, home, &["ls", link.trim()]);
+        assert_eq!(
+            (listed.code, listed.stdout.lines().count()),
+            (0, 2),
+            "{home}: {listed:?}"
+        );
+    }
 }
 
 #[test]

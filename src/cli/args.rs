@@ -109,7 +109,7 @@ pub(crate) enum Command {
     /// Print the link of local files without going online (no addresses in it)
     #[command(after_help = LINK_EXAMPLES)]
     Link(LinkArgs),
-    /// Compare local files with a share; needs a peer of the share
+    /// Compare local files with a share; asks a peer of it unless this host has made or fetched it
     #[command(after_help = VERIFY_EXAMPLES)]
     Verify(VerifyArgs),
     /// Show the settings that hold, and where each comes from

@@ -4,7 +4,7 @@
 //! ever more rarely; a note that finds no room is lost. Reading is separate and never waits for it. Called by `hub`.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use tokio::sync::mpsc;
@@ -73,6 +73,11 @@ impl Memory {
         let _ = self.notes.try_send(Note::Met { peer, key });
     }
 
+    /// Where what this host remembers lies.
+    pub(super) fn folder(&self) -> &Path {
+        &self.folder
+    }
+
     /// The peers that earlier runs knew under `key`.
     pub(super) async fn recall(&self, key: Key) -> Vec<KnownPeer> {
         let folder = self.folder.clone();
@@ -112,7 +117,7 @@ impl Notes {
     }
 }
 
-async fn write(folder: &std::path::Path, news: Vec<(Key, KnownPeer)>) {
+async fn write(folder: &Path, news: Vec<(Key, KnownPeer)>) {
     if news.is_empty() {
         return;
     }

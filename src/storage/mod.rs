@@ -42,7 +42,7 @@ pub use part::{PartFolder, Resumable};
 pub use scan::{SkipReason, Skipped};
 pub use scratch::Scratch;
 pub use source::SourceStore;
-pub use state::{KnownPeer, KnownPeers};
+pub use state::{KnownPeer, KnownPeers, KnownShares};
 pub use target::{IllegalName, IllegalReason, Target};
 
 /// The bytes of one share. Every method may be called from several threads at once.

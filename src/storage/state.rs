@@ -1,5 +1,5 @@
 //! The state of a host, in one SQLite file: hashes of files that were read before, so that seeding unchanged data reads
-//! none of it, and peers that were reached before (in `peers`).
+//! none of it, peers that were reached before (in `peers`), and what is in shares made or fetched here (in `shares`).
 //!
 //! Owns the file and its tables. It is a cache and nothing else: whatever is wrong with it (lost, locked, damaged, read
 //! only, no locks there) is logged and costs a reading of the files or a search for peers, never more. Called by `import`.
@@ -9,6 +9,7 @@
 //! Source: sqlite.org on PRAGMA journal_mode, busy_timeout and user_version.
 
 mod peers;
+mod shares;
 
 use std::ffi::OsStr;
 use std::path::Path;
@@ -20,6 +21,7 @@ use super::os::{Kind, Signature, stat_link};
 use crate::content::Digest;
 
 pub use peers::{KnownPeer, KnownPeers};
+pub use shares::KnownShares;
 
 /// The file's name in the folder of the host.
 const FILE: &str = "state.db";
@@ -27,7 +29,7 @@ const FILE: &str = "state.db";
 /// transaction of ours takes some milliseconds.
 const BUSY_MAX: Duration = Duration::from_millis(250);
 /// Version of the tables; another one is dropped and made anew.
-const VERSION: i32 = 2;
+const VERSION: i32 = 3;
 /// Size of the file above which the oldest rows go: hashes of some 2 TB in large files, or of some 300,000 small ones.
 const BYTES_MAX: u64 = 64 * 1024 * 1024;
 /// A row used again is marked as used at most this often: reading should not write.
@@ -56,7 +58,13 @@ const TABLES: &str = "
         addresses TEXT NOT NULL,
         used INTEGER NOT NULL,
         PRIMARY KEY (key, peer)
-    ) WITHOUT ROWID;";
+    ) WITHOUT ROWID;
+    CREATE TABLE shares (
+        id BLOB NOT NULL PRIMARY KEY,
+        manifest BLOB NOT NULL,
+        digests BLOB NOT NULL,
+        used INTEGER NOT NULL
+    );";
 
 /// A file whose hashes are looked for or kept.
 #[derive(Clone, Copy, Debug)]
@@ -183,7 +191,9 @@ fn open(folder: &Path, path: &Path) -> rusqlite::Result<Connection> {
             connection.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)?;
         // Another process may have been here in between.
         if version(&change)? != VERSION {
-            change.execute_batch("DROP TABLE IF EXISTS hashes; DROP TABLE IF EXISTS peers;")?;
+            change.execute_batch(
+                "DROP TABLE IF EXISTS hashes; DROP TABLE IF EXISTS peers; DROP TABLE IF EXISTS shares;",
+            )?;
             change.execute_batch(TABLES)?;
             change.pragma_update(None, "user_version", VERSION)?;
         }

@@ -17,7 +17,10 @@ use crate::cli::exit::Failure;
 use crate::cli::output::Output;
 use crate::cli::signals::Signals;
 use crate::node::host_folder;
-use crate::storage::{Globs, ImportOptions, ImportProgress, Imported, import as import_blocking};
+use crate::storage::{
+    Globs, ImportOptions, ImportProgress, Imported, KnownShares, StorageError,
+    import as import_blocking,
+};
 use crate::tui::Picture;
 
 /// Until this much time has passed, a rate says nothing about the time left.
@@ -56,7 +59,11 @@ pub(super) async fn import_with(
             let report = |report| {
                 progress.send_replace(report);
             };
-            import_blocking(&paths, &options, &report, &cancel)
+            let imported = import_blocking(&paths, &options, &report, &cancel)?;
+            if let Some(state) = &options.state {
+                KnownShares::open(state).keep(&imported.manifest, &imported.hashes);
+            }
+            Ok::<_, StorageError>(imported)
         })
     };
     tokio::pin!(work);

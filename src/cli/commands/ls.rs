@@ -24,10 +24,13 @@ pub(super) async fn run(
     let is_link = text.starts_with("shoal:");
     let is_here = || path.symlink_metadata().is_ok();
     let manifest = match text.parse::<Link>() {
-        Ok(link) if is_link || !is_here() => {
-            let question = async |node: NodeHandle| node.manifest(link, args.timeout).await;
-            online::ask(network, output, signals, question).await?
-        }
+        Ok(link) if is_link || !is_here() => match online::known(network, &link).await? {
+            Some((manifest, _)) => manifest,
+            None => {
+                let question = async |node: NodeHandle| node.manifest(link, args.timeout).await;
+                online::ask(network, output, signals, question).await?
+            }
+        },
         Err(error) if is_link => return Err(error.into()),
         _ => {
             let options = ImportOptions {

@@ -1,14 +1,18 @@
-//! Goes online: the node's configuration from flags, its start, its addresses. Shared by `seed` and `fetch`.
+//! Goes online: the node's configuration from flags, its start, its addresses; and what needs no going online, because
+//! it was asked before. Shared by all commands that meet peers.
 
 use std::path::PathBuf;
 
 use etcetera::BaseStrategy;
 
+use super::blocking;
 use crate::cli::args::NetworkFlags;
 use crate::cli::exit::{ExitCode, Failure};
 use crate::cli::output::Output;
 use crate::cli::signals::Signals;
-use crate::node::{FetchError, Node, NodeConfig, NodeHandle};
+use crate::content::{Link, Manifest, PieceHashes};
+use crate::node::{FetchError, Node, NodeConfig, NodeHandle, host_folder};
+use crate::storage::KnownShares;
 
 /// Our folder among those of other programs.
 const FOLDER: &str = "shoal";
@@ -63,6 +67,19 @@ fn config(flags: &NetworkFlags) -> Result<NodeConfig, Failure> {
         up_per_sec: flags.up,
         down_per_sec: flags.down,
     })
+}
+
+/// What is in a share, if this host has made or fetched it before: then nobody needs to be asked.
+pub(super) async fn known(
+    flags: &NetworkFlags,
+    link: &Link,
+) -> Result<Option<(Manifest, PieceHashes)>, Failure> {
+    // Without a home nothing is remembered.
+    let Ok(home) = home(flags) else {
+        return Ok(None);
+    };
+    let share = link.share;
+    blocking(move || KnownShares::open(&host_folder(&home)).find(&share)).await
 }
 
 /// The folder with identities and state.

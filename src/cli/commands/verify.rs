@@ -1,4 +1,5 @@
-//! `shoal verify`: compares local files with a share, by the hashes that a peer of the share gives and the link proves.
+//! `shoal verify`: compares local files with a share, by hashes that the link proves: those this host remembers, or a
+//! peer's.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -28,14 +29,19 @@ pub(super) async fn run(
         }
         .into());
     }
-    let question = async |node: NodeHandle| node.hashes(link, args.timeout).await;
-    let asked = online::ask(network, output, signals, question).await;
-    let (manifest, hashes) = asked.map_err(|failure| match failure.code {
-        ExitCode::NoPeer => failure.hint(
-            "`verify` compares with the hashes of a peer: start one that shares it, or name a node with `--peer`",
-        ),
-        _ => failure,
-    })?;
+    let (manifest, hashes) = match online::known(network, &link).await? {
+        Some(known) => known,
+        None => {
+            let question = async |node: NodeHandle| node.hashes(link, args.timeout).await;
+            let asked = online::ask(network, output, signals, question).await;
+            asked.map_err(|failure| match failure.code {
+                ExitCode::NoPeer => failure.hint(
+                    "this host has neither made nor fetched the share: start a peer that has it, or name a node with `--peer`",
+                ),
+                _ => failure,
+            })?
+        }
+    };
 
     let cancel = Arc::new(AtomicBool::new(false));
     let work = {

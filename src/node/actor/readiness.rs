@@ -22,7 +22,7 @@ use crate::node::metadata::{Bad, Metadata};
 use crate::node::share::{ReadyShare, SessionId, ShareInput};
 use crate::node::status::{Fetched, Phase};
 use crate::node::{FetchError, perform, report};
-use crate::storage::{Chosen, FetchStore, PieceStore, Resumable, StorageError};
+use crate::storage::{Chosen, FetchStore, KnownShares, PieceStore, Resumable, StorageError};
 use crate::wire::ShareMessage;
 
 /// What only a fetch has.
@@ -196,6 +196,7 @@ impl Actor {
         self.phase = Phase::Verify;
         let (target, inputs) = (fetch.options.target.clone(), self.share.inputs.clone());
         let ready = Arc::clone(&self.share.ready);
+        let memory = self.hub.memory.folder().to_owned();
         self.hub.shop.tasks.spawn_blocking(move || {
             let told = inputs.clone();
             // A hint for the eyes: a share too busy to hear it will hear the next one.
@@ -215,6 +216,10 @@ impl Actor {
             });
             // The share has left: nobody waits for this.
             let _ = inputs.blocking_send(ShareInput::Opened(opened));
+            // Afterwards: nobody waits for what later runs may find useful.
+            if let Some(ready) = ready.get() {
+                KnownShares::open(&memory).keep(&ready.manifest, &ready.hashes);
+            }
         });
     }
 
