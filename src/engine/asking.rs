@@ -14,10 +14,12 @@ use crate::content::PieceIndex;
 use crate::wire::{Run, ShareMessage, runs_of};
 
 /// A request that would be answered sooner by another peer.
-#[derive(Debug)]
+#[derive(Clone, Copy, Debug)]
 struct Late {
     peer: PeerKey,
     piece: PieceIndex,
+    /// Until it is here, if nothing is done.
+    left: Duration,
     /// Whether its bytes arrive, or ought to.
     is_slow: bool,
     /// Whether the peer is told not to send it any more.
@@ -179,7 +181,8 @@ impl Transfer {
 
     /// Fills the windows of the peers that may have room.
     pub(super) fn fill(&mut self, now: Time) {
-        for peer in std::mem::take(&mut self.to_fill) {
+        let peers = std::mem::take(&mut self.to_fill);
+        for peer in peers.iter().copied() {
             let mut asked = Vec::new();
             while let Some(piece) = self.pick(peer) {
                 if !self.note_ask(now, peer, piece) {
@@ -188,8 +191,8 @@ impl Transfer {
                 asked.push(piece);
             }
             self.ask(now, peer, asked);
-            self.take_over(now, peer);
         }
+        self.take_over(now, peers.into_iter());
     }
 
     /// The peer would help the swarm by sending us this piece: it is asked of it now or never.
@@ -222,32 +225,64 @@ impl Transfer {
         self.pieces.pick_rarest(&state.holdings, &mut self.random)
     }
 
-    /// An idle peer takes over what would come much later elsewhere: a request still waiting is moved,
-    /// a piece in service is asked a second time, and of two that are slow the slower is let go.
-    pub(super) fn take_over(&mut self, now: Time, peer: PeerKey) {
-        loop {
-            let Some(state) = self.peers.get(&peer) else {
-                return;
-            };
-            if state.download.is_suspect() || !state.download.is_idle() {
-                return;
+    /// Idle peers take over what would come much later elsewhere: a request still waiting is moved, a
+    /// piece in service is asked a second time, and of two that are slow the slower is let go.
+    fn take_over(&mut self, now: Time, peers: impl Iterator<Item = PeerKey>) {
+        let mut late = None;
+        for peer in peers {
+            while self.is_free(peer) {
+                let late_now = late.take().unwrap_or_else(|| self.late_requests(now));
+                let best = self.gains_most(now, peer, &late_now);
+                let Some(best) = best else {
+                    late = Some(late_now);
+                    break;
+                };
+                if !self.move_to(now, peer, best) {
+                    break;
+                }
             }
-            let Some(late) = self.latest_elsewhere(now, peer, state) else {
-                return;
-            };
-            if late.is_slow {
-                let piece = BTreeSet::from([late.piece]);
-                self.reroutes.begin(now, late.peer, Cause::Slow, piece);
-            }
-            if late.is_let_go {
-                self.withdraw(late.peer, late.piece);
-                self.pieces.unask(late.piece, late.peer);
-            }
-            if !self.note_ask(now, peer, late.piece) {
-                return;
-            }
+        }
+    }
+
+    fn is_free(&self, peer: PeerKey) -> bool {
+        let is_free = |state: &Peer| !state.download.is_suspect() && state.download.is_idle();
+        self.peers.get(&peer).is_some_and(is_free)
+    }
+
+    /// `peer`, which has nothing to do, has just got `piece`, which is asked of somebody else.
+    pub(super) fn take_over_one(&mut self, now: Time, peer: PeerKey, piece: PieceIndex) {
+        let PieceState::Asked {
+            first,
+            second: None,
+        } = self.pieces.state(piece)
+        else {
+            return;
+        };
+        let late = self.peers.get(&first).and_then(|from| {
+            self.late_request(now, first, piece, from.download.progress(now, piece)?)
+        });
+        if let Some(late) = late
+            && self.is_free(peer)
+            && let Some(best) = self.gains_most(now, peer, &[late])
+        {
+            self.move_to(now, peer, best);
+        }
+    }
+
+    fn move_to(&mut self, now: Time, peer: PeerKey, late: Late) -> bool {
+        if late.is_slow {
+            let piece = BTreeSet::from([late.piece]);
+            self.reroutes.begin(now, late.peer, Cause::Slow, piece);
+        }
+        if late.is_let_go {
+            self.withdraw(late.peer, late.piece);
+            self.pieces.unask(late.piece, late.peer);
+        }
+        let is_asked = self.note_ask(now, peer, late.piece);
+        if is_asked {
             self.ask(now, peer, vec![late.piece]);
         }
+        is_asked
     }
 
     /// The request that ends, with a word to the peer.
@@ -259,50 +294,71 @@ impl Transfer {
         self.send(peer, ShareMessage::Cancel { runs });
     }
 
-    /// The piece asked of others that would gain most by being asked of `peer`, which must be
-    /// [`tuning::STEAL_FACTOR`] times as soon.
-    fn latest_elsewhere(&self, now: Time, peer: PeerKey, state: &Peer) -> Option<Late> {
-        let mut best: Option<(Duration, Late)> = None;
-        for (other, from) in self.peers.iter().filter(|(other, _)| **other != peer) {
-            for (piece, asked) in from.download.relied() {
-                if state.download.has_asked(piece) || !state.holdings.contains(piece) {
-                    continue;
-                }
-                let Some(progress) = from.download.progress(now, piece) else {
-                    continue;
-                };
-                let (mut there, mut is_let_go) = match progress {
-                    Progress::Waits { left } => (left, true),
-                    Progress::Arrives { left } => (left, false),
-                };
-                if let Some(third) = self.also_asked(piece, *other) {
-                    // Asked of two: the sooner of them counts, the later is let go.
-                    let sooner = match third.download.progress(now, piece) {
-                        Some(Progress::Waits { left } | Progress::Arrives { left }) => left,
-                        None => Duration::ZERO,
-                    };
-                    if sooner > there {
-                        continue;
-                    }
-                    (there, is_let_go) = (sooner, true);
-                }
-                let here = state.download.time_for_new(now, asked.len);
-                let gain = there.saturating_sub(here);
-                let is_worth =
-                    there >= here * tuning::STEAL_FACTOR && gain >= tuning::STEAL_GAIN_MIN;
-                if is_worth && best.as_ref().is_none_or(|(most, _)| gain > *most) {
-                    let is_slow = matches!(progress, Progress::Arrives { .. });
-                    let late = Late {
-                        peer: *other,
-                        piece,
-                        is_slow,
-                        is_let_go,
-                    };
-                    best = Some((gain, late));
-                }
+    /// Requests that somebody else may serve so much sooner that it is worth asking.
+    fn late_requests(&self, now: Time) -> Vec<Late> {
+        let mut late = Vec::new();
+        for (peer, state) in &self.peers {
+            for (piece, progress) in state.download.progresses(now) {
+                late.extend(self.late_request(now, *peer, piece, progress));
             }
         }
-        best.map(|(_, late)| late)
+        late
+    }
+
+    fn late_request(
+        &self,
+        now: Time,
+        peer: PeerKey,
+        piece: PieceIndex,
+        progress: Progress,
+    ) -> Option<Late> {
+        let (mut left, mut is_let_go) = match progress {
+            Progress::Waits { left } => (left, true),
+            Progress::Arrives { left } => (left, false),
+        };
+        if left < tuning::STEAL_GAIN_MIN {
+            return None;
+        }
+        if let Some(other) = self.also_asked(piece, peer) {
+            // Asked of two: the sooner of them counts, the later is let go.
+            let sooner = match other.download.progress(now, piece) {
+                Some(Progress::Waits { left } | Progress::Arrives { left }) => left,
+                None => Duration::ZERO,
+            };
+            if sooner > left || sooner < tuning::STEAL_GAIN_MIN {
+                return None;
+            }
+            (left, is_let_go) = (sooner, true);
+        }
+        let is_slow = matches!(progress, Progress::Arrives { .. });
+        Some(Late {
+            peer,
+            piece,
+            left,
+            is_slow,
+            is_let_go,
+        })
+    }
+
+    /// Of the late requests the one that would gain most by being asked of `peer`, which must be
+    /// [`tuning::STEAL_FACTOR`] times as soon.
+    fn gains_most(&self, now: Time, peer: PeerKey, late: &[Late]) -> Option<Late> {
+        let state = self.peers.get(&peer)?;
+        let gain_of = |late: &&Late| {
+            let here = state
+                .download
+                .time_for_new(now, self.geometry.len_of(late.piece));
+            let gain = late.left.saturating_sub(here);
+            let is_worth =
+                late.left >= here * tuning::STEAL_FACTOR && gain >= tuning::STEAL_GAIN_MIN;
+            is_worth.then_some(gain)
+        };
+        late.iter()
+            .filter(|late| late.peer != peer && state.holdings.contains(late.piece))
+            .filter(|late| !state.download.has_asked(late.piece))
+            .filter_map(|late| Some((gain_of(&late)?, late)))
+            .reduce(|best, next| if next.0 > best.0 { next } else { best })
+            .map(|(_, late)| *late)
     }
 
     /// The other of two peers that are asked for `piece`.

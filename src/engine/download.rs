@@ -45,6 +45,29 @@ pub(super) struct Asked {
     pub(super) relied: bool,
 }
 
+impl Asked {
+    /// Orders requests by when they are served: those that arrive, then as they were sent.
+    fn place(&self, piece: PieceIndex) -> (bool, Time, PieceIndex) {
+        (self.began.is_none(), self.at, piece)
+    }
+}
+
+/// What a peer has to send before a piece.
+#[derive(Clone, Copy, Debug, Default)]
+struct Ahead {
+    count: u32,
+    bytes: u64,
+}
+
+impl Ahead {
+    fn and(self, asked: Asked) -> Self {
+        Self {
+            count: self.count + 1,
+            bytes: self.bytes + u64::from(asked.len - asked.received),
+        }
+    }
+}
+
 /// One peer as a source.
 #[derive(Debug)]
 pub(super) struct Download {
@@ -283,6 +306,30 @@ impl Download {
     /// before it and the rate of the peer. `None` when it was not asked, or nothing can be said yet.
     pub(super) fn progress(&self, now: Time, piece: PieceIndex) -> Option<Progress> {
         let asked = *self.asked.get(&piece)?;
+        let place = asked.place(piece);
+        let ahead = self
+            .relied()
+            .filter(|(other, entry)| entry.place(*other) < place);
+        let ahead = ahead.fold(Ahead::default(), |ahead, (_, entry)| ahead.and(entry));
+        self.judge(now, asked, ahead)
+    }
+
+    /// [`Self::progress`] of every piece relied on of which something can be said, in the order in which
+    /// they are expected.
+    pub(super) fn progresses(&self, now: Time) -> Vec<(PieceIndex, Progress)> {
+        let mut relied: Vec<_> = self.relied().collect();
+        relied.sort_unstable_by_key(|(piece, asked)| asked.place(*piece));
+        let mut ahead = Ahead::default();
+        let mut progresses = Vec::with_capacity(relied.len());
+        for (piece, asked) in relied {
+            let progress = self.judge(now, asked, ahead);
+            progresses.extend(progress.map(|progress| (piece, progress)));
+            ahead = ahead.and(asked);
+        }
+        progresses
+    }
+
+    fn judge(&self, now: Time, asked: Asked, ahead: Ahead) -> Option<Progress> {
         if let Some(began) = asked.began {
             let served = now.duration_since(began);
             if served < tuning::JUDGE_AFTER {
@@ -297,36 +344,18 @@ impl Download {
         }
         let rate = self.rate.bytes_per_sec(now);
         let age = now.duration_since(asked.at);
-        let mut ahead = self.ahead_of(piece, asked).peekable();
-        let is_next = ahead.peek().is_none();
         let left = match rate {
             0 if age > tuning::RATE_SPAN => NEVER,
             0 => age,
-            rate => span(
-                ahead
-                    .map(|(_, entry)| u64::from(entry.len - entry.received))
-                    .sum::<u64>()
-                    + u64::from(asked.len),
-                rate,
-            ),
+            rate => span(ahead.bytes + u64::from(asked.len), rate),
         };
-        if self.told_to_wait || self.ahead_of(piece, asked).nth(1).is_some() {
+        if self.told_to_wait || ahead.count > 1 {
             Some(Progress::Waits { left })
-        } else if is_next && rate == 0 && age > tuning::RATE_SPAN {
+        } else if ahead.count == 0 && rate == 0 && age > tuning::RATE_SPAN {
             Some(Progress::Arrives { left })
         } else {
             None
         }
-    }
-
-    fn ahead_of(
-        &self,
-        piece: PieceIndex,
-        asked: Asked,
-    ) -> impl Iterator<Item = (PieceIndex, Asked)> {
-        let place = (asked.began.is_none(), asked.at, piece);
-        self.relied()
-            .filter(move |(other, entry)| (entry.began.is_none(), entry.at, *other) < place)
     }
 
     fn relied_left(&self) -> u64 {

@@ -125,7 +125,7 @@ impl Transfer {
         }
     }
 
-    pub(super) fn on_have(&mut self, _now: Time, peer: PeerKey, piece: PieceIndex) {
+    pub(super) fn on_have(&mut self, now: Time, peer: PeerKey, piece: PieceIndex) {
         let Some(state) = self.peers.get_mut(&peer) else {
             return;
         };
@@ -139,13 +139,12 @@ impl Transfer {
             if is_full {
                 self.on_have_all(peer);
             }
-            let is_wanted = match self.pieces.state(piece) {
-                PieceState::Missing => true,
-                PieceState::Asked { second: None, .. } => is_idle,
-                _ => false,
-            };
-            if is_wanted {
-                self.to_fill.insert(peer);
+            match self.pieces.state(piece) {
+                PieceState::Missing => drop(self.to_fill.insert(peer)),
+                PieceState::Asked { second: None, .. } if is_idle => {
+                    self.take_over_one(now, peer, piece);
+                }
+                _ => {}
             }
         }
     }

@@ -170,7 +170,8 @@ impl Transfer {
             }
         }
         let is_due = self.wake_at.is_some_and(|at| at <= now);
-        if !is_due && !self.stale && self.to_fill.is_empty() {
+        if !is_due && !self.stale {
+            self.fill_only(now);
             return;
         }
         self.stale = false;
@@ -184,10 +185,34 @@ impl Transfer {
         self.fill(now);
         self.serve(now);
         self.dial(now);
+        self.report_reroutes(now);
+        self.wake_at = self.next_deadline(now);
+    }
+
+    /// What most inputs come to: a peer holds one piece more, and nothing but requests can follow. They
+    /// bring deadlines forward, never back, so nothing else has to be looked at.
+    fn fill_only(&mut self, now: Time) {
+        if self.to_fill.is_empty() {
+            return;
+        }
+        let touched: Vec<PeerKey> = self.to_fill.iter().copied().collect();
+        self.ask_urgent(now);
+        self.fill(now);
+        self.report_reroutes(now);
+        let of = |peer| {
+            self.peers
+                .get(peer)
+                .and_then(|peer| peer.download.deadline())
+        };
+        let judgement = touched.iter().filter_map(of).min();
+        let sooner = [self.wake_at, judgement, self.reroutes.deadline()];
+        self.wake_at = sooner.into_iter().flatten().min();
+    }
+
+    fn report_reroutes(&mut self, now: Time) {
         for event in self.reroutes.report(now) {
             self.outputs.push_back(Output::Event(event));
         }
-        self.wake_at = self.next_deadline(now);
     }
 
     /// The next thing to do, in order; `None` when all is said.

@@ -3,17 +3,21 @@
 //!
 //! A [`Scenario`] says who takes part and what goes wrong; [`run`] plays it and gives a [`Report`]. Equal
 //! scenarios give equal reports, byte for byte, so a failing seed is a bug that can be replayed. Nothing
-//! here waits, reads a clock or opens anything. Called by tests and benchmarks.
+//! here waits, reads a clock or opens anything. Called by tests and benchmarks; [`run_with`] plays the
+//! same swarm with another [`Machine`] in the place of the engine, for comparison.
 
-mod checker;
+mod check;
+mod draw;
 mod happening;
 mod network;
 mod perform;
+mod queue;
 mod report;
 mod scenario;
 mod swarm;
 
-pub use checker::Broken;
-pub use report::{NodeReport, Report};
+pub use check::Broken;
+pub use network::{REGION_COUNT, core_delay};
+pub use report::{GOODPUT_SLOT, NodeReport, PARTS_FROM, Report};
 pub use scenario::{Fault, NodePlan, Scenario};
-pub use swarm::run;
+pub use swarm::{Machine, run, run_with};

@@ -7,26 +7,26 @@ use std::time::Duration;
 
 use rand::RngExt;
 
-use super::happening::Happening;
-use super::network::{Service, Slice};
-use super::swarm::{DISK, FOUND_MAX, SEARCH, Swarm, index, key};
+use super::check::{Fact, Way};
+use super::happening::{Arrival, ConnectionId, Happening};
+use super::network::{Path, Service, Slice, window_under_loss};
+use super::report::GOODPUT_SLOT;
+use super::swarm::{Machine, Swarm, index, key};
 use crate::content::PieceIndex;
-use crate::engine::{DownCause, Event, Input, Output, ServiceEnd, Transfer};
-use crate::wire::ShareMessage;
+use crate::engine::{DownCause, Event, Input, Output, PeerKey, ServiceEnd};
+use crate::wire::{RejectReason, ShareMessage};
 
-impl Swarm<'_> {
+/// How long a search for peers takes, and how many it finds.
+const SEARCH: Duration = Duration::from_millis(100);
+const FOUND_MAX: usize = 20;
+
+impl<M: Machine> Swarm<'_, M> {
     // -- bytes ------------------------------------------------------------------------------------
 
     pub(super) fn stop_services(&mut self, node: usize, gone: impl Fn(&Service) -> bool) {
         for service in self.nodes[node].links.end_services(gone) {
-            self.at(
-                self.now,
-                node,
-                Happening::ServiceStopped {
-                    to: service.to,
-                    piece: service.piece,
-                },
-            );
+            let Service { to, piece, .. } = service;
+            self.at(self.now, node, Happening::ServiceStopped { to, piece });
         }
     }
 
@@ -41,39 +41,32 @@ impl Swarm<'_> {
     }
 
     pub(super) fn slice_sent(&mut self, node: usize, slice: Slice) {
+        let Slice {
+            to,
+            connection,
+            piece,
+            bytes,
+            whole,
+        } = slice;
         self.nodes[node].links.busy = false;
-        self.nodes[node].report.sent += u64::from(slice.bytes);
-        if self.is_live(node, slice.to, slice.connection) {
-            let at = self.now + self.delay(node, slice.to);
-            let passed = self.nodes[slice.to].links.pass_down(at, slice.bytes);
-            self.at(passed, slice.to, Happening::SliceHere { from: node, slice });
+        self.nodes[node].report.sent += u64::from(bytes);
+        if self.connections[connection as usize].is_live {
+            let at = self.now + self.delay(node, to as usize);
+            let passed = self.nodes[to as usize].links.pass_down(at, bytes);
+            let what = Arrival::Slice(slice);
+            let happening = Happening::Arrival { connection, what };
+            self.at(passed, to as usize, happening);
         }
-        let peer = key(slice.to);
-        self.input(
-            node,
-            Input::Sent {
-                peer,
-                piece: slice.piece,
-                bytes: slice.bytes,
-            },
-        );
-        if slice.whole {
-            self.input(
-                node,
-                Input::ServiceEnded {
-                    peer,
-                    piece: slice.piece,
-                    how: ServiceEnd::Whole,
-                },
-            );
+        let peer = PeerKey(to);
+        self.input(node, Input::Sent { peer, piece, bytes });
+        if whole {
+            let how = ServiceEnd::Whole;
+            self.input(node, Input::ServiceEnded { peer, piece, how });
         }
         self.send_next_slice(node);
     }
 
     pub(super) fn slice_here(&mut self, node: usize, from: usize, slice: Slice) {
-        if !self.is_live(node, from, slice.connection) || !self.nodes[node].alive {
-            return;
-        }
         let Slice {
             piece,
             bytes,
@@ -83,102 +76,89 @@ impl Swarm<'_> {
         } = slice;
         self.nodes[from].links.passed(connection);
         self.send_next_slice(from);
-        self.checker.on_heard(self.now, node, from);
+        let way = Way {
+            connection,
+            from,
+            to: node,
+        };
+        let heard = Fact::Heard { way, message: None };
+        self.checks.on(self.now, &heard);
         self.nodes[node].report.received += u64::from(bytes);
-        self.input(
-            node,
-            Input::Received {
-                peer: key(from),
-                piece,
-                bytes,
-            },
-        );
+        if self.scenario.watched == Some(node) {
+            let slot = (self.now.since_start().as_millis() / GOODPUT_SLOT.as_millis()) as usize;
+            self.goodput.resize(self.goodput.len().max(slot + 1), 0);
+            self.goodput[slot] += u64::from(bytes);
+        }
+        let peer = key(from);
+        self.input(node, Input::Received { peer, piece, bytes });
         if whole {
-            self.input(
-                node,
-                Input::PieceArrived {
-                    peer: key(from),
-                    piece,
-                },
-            );
-            self.at(
-                self.now + DISK,
-                node,
-                Happening::Checked {
-                    from,
-                    connection,
-                    piece,
-                },
-            );
+            self.input(node, Input::PieceArrived { peer, piece });
+            let at = self.now + self.scenario.nodes[node].disk;
+            self.at(at, node, Happening::Checked { connection, piece });
         }
     }
 
-    pub(super) fn checked(&mut self, node: usize, from: usize, connection: u64, piece: PieceIndex) {
+    pub(super) fn checked(&mut self, node: usize, connection: ConnectionId, piece: PieceIndex) {
         if !self.nodes[node].alive {
             return;
         }
+        let from = self.other_end(connection, node);
+        let peer = key(from);
         if self.nodes[from].liar {
             // Once the first bad piece has ended the session, the rest of it is dropped unseen.
-            if !self.is_live(node, from, connection) {
-                self.input(
-                    node,
-                    Input::PieceCorrupt {
-                        peer: key(from),
-                        piece,
-                    },
-                );
-                return;
+            if self.connections[connection as usize].is_live {
+                self.note_bad_piece(node, from, connection, piece);
             }
-            let bad_pieces = &mut self.nodes[node].report.bad_pieces;
-            let at = bad_pieces
-                .iter()
-                .position(|(liar, _)| *liar == from)
-                .unwrap_or_else(|| {
-                    bad_pieces.push((from, 0));
-                    bad_pieces.len() - 1
-                });
-            bad_pieces[at].1 += 1;
-            let taken = bad_pieces[at].1;
-            self.checker.on_bad_piece(node, from, piece, taken);
-            self.input(
-                node,
-                Input::PieceCorrupt {
-                    peer: key(from),
-                    piece,
-                },
-            );
+            self.input(node, Input::PieceCorrupt { peer, piece });
             return;
         }
-        if self.checker.on_stored(node, piece) {
+        if !self.checks.holds(node, piece) {
             self.nodes[node].report.kept += u64::from(self.geometry.len_of(piece));
+            self.checks.on(self.now, &Fact::Stored { node, piece });
         }
-        self.input(
-            node,
-            Input::PieceStored {
-                peer: key(from),
-                piece,
-            },
-        );
+        self.input(node, Input::PieceStored { peer, piece });
+    }
+
+    fn note_bad_piece(&mut self, node: usize, from: usize, at: ConnectionId, piece: PieceIndex) {
+        let bad_pieces = &mut self.nodes[node].report.bad_pieces;
+        let of_liar = bad_pieces.iter_mut().find(|(liar, _)| *liar == from);
+        let taken = match of_liar {
+            Some((_, taken)) => {
+                *taken += 1;
+                *taken
+            }
+            None => {
+                bad_pieces.push((from, 1));
+                1
+            }
+        };
+        let way = Way {
+            connection: at,
+            from,
+            to: node,
+        };
+        let spoiled = Fact::Spoiled { way, piece, taken };
+        self.checks.on(self.now, &spoiled);
     }
 
     // -- engines ----------------------------------------------------------------------------------
 
     pub(super) fn input(&mut self, node: usize, input: Input) {
-        let Some(transfer) = &mut self.nodes[node].transfer else {
+        let Some(machine) = &mut self.nodes[node].machine else {
             return;
         };
-        transfer.handle(self.now, input);
+        machine.handle(self.now, input);
         while let Some(output) = self.nodes[node]
-            .transfer
+            .machine
             .as_mut()
-            .and_then(Transfer::poll_output)
+            .and_then(Machine::poll_output)
         {
             self.perform(node, output);
         }
-        let Some(transfer) = &self.nodes[node].transfer else {
+        let Some(machine) = &self.nodes[node].machine else {
             return;
         };
-        if let Some(at) = transfer.poll_timeout(self.now) {
+        if let Some(at) = machine.poll_timeout(self.now) {
             let at = at.max(self.now + Duration::from_micros(1));
             if self.nodes[node].tick_at.is_none_or(|earlier| at < earlier) {
                 self.nodes[node].tick_at = Some(at);
@@ -187,56 +167,17 @@ impl Swarm<'_> {
         }
     }
 
-    pub(super) fn perform(&mut self, node: usize, output: Output) {
+    fn perform(&mut self, node: usize, output: Output) {
         match output {
-            Output::Send { peer, message } => {
-                let peer = index(peer);
-                if self.nodes[node].rides_free && says_what_is_held(&message) {
-                    return;
-                }
-                let is_live = self
-                    .connections
-                    .contains_key(&(node.min(peer), node.max(peer)));
-                let live = is_live.then_some(self.now);
-                self.checker.on_send(node, peer, live, &message);
-                if let Some(connection) = self
-                    .connections
-                    .get(&(node.min(peer), node.max(peer)))
-                    .copied()
-                {
-                    let happening = Happening::Message {
-                        from: node,
-                        connection,
-                        message,
-                    };
-                    self.at(self.now + self.delay(node, peer), peer, happening);
-                }
-            }
+            Output::Send { peer, message } => self.send(node, index(peer), message),
             Output::Serve { peer, piece } => {
-                let to = index(peer);
-                self.checker.on_serve(node, piece);
-                let Some(connection) = self.connections.get(&(node.min(to), node.max(to))).copied()
-                else {
-                    return;
-                };
-                let len = self.geometry.len_of(piece);
-                let down_per_sec = self.nodes[to].links.down_per_sec;
-                let delay = self.delay(node, to);
-                let service = Service {
-                    to,
-                    connection,
-                    piece,
-                    len,
-                    sent: 0,
-                    down_per_sec,
-                    delay,
-                };
-                self.nodes[node].links.serve(service);
-                self.send_next_slice(node);
+                self.checks.on(self.now, &Fact::Serves { node, piece });
+                self.serve(node, peer.0, piece);
             }
             Output::StopServing { peer, piece } => {
-                let to = index(peer);
-                self.stop_services(node, |service| service.to == to && service.piece == piece);
+                self.stop_services(node, |service| {
+                    service.to == peer.0 && service.piece == piece
+                });
             }
             Output::Connect { peer } => self.connect(node, index(peer)),
             Output::Disconnect { peer, .. } => self.close(node, index(peer), DownCause::Left),
@@ -245,15 +186,88 @@ impl Swarm<'_> {
         }
     }
 
-    pub(super) fn find_peers(&mut self, node: usize) {
-        let mut found: Vec<usize> = (0..self.nodes.len())
-            .filter(|peer| {
-                *peer != node && self.scenario.nodes[*peer].joins <= self.now.since_start()
-            })
-            .collect();
-        while found.len() > FOUND_MAX {
-            let at = self.random.random_range(0..found.len());
-            found.swap_remove(at);
+    fn serve(&mut self, node: usize, to: u32, piece: PieceIndex) {
+        let Some(connection) = self.nodes[node].connections.get(&to).copied() else {
+            return;
+        };
+        let peer = to as usize;
+        let plans = &self.scenario.nodes;
+        let path = Path {
+            delay: self.delay(node, peer),
+            down_per_sec: self.nodes[peer].links.down_per_sec,
+            window: window_under_loss(plans[node].loss_ppm + plans[peer].loss_ppm),
+        };
+        self.nodes[node].links.serve(Service {
+            to,
+            connection,
+            piece,
+            len: self.geometry.len_of(piece),
+            sent: 0,
+            path,
+        });
+        self.send_next_slice(node);
+    }
+
+    /// Sends what the engine says, or what a liar makes of it.
+    fn send(&mut self, node: usize, peer: usize, message: ShareMessage) {
+        let Some(connection) = self.nodes[node].connections.get(&(peer as u32)).copied() else {
+            return;
+        };
+        let message = match message {
+            ShareMessage::Have { .. } | ShareMessage::HaveAll | ShareMessage::Bitfield { .. }
+                if self.nodes[node].rides_free =>
+            {
+                return;
+            }
+            ShareMessage::Have { .. } if self.nodes[node].have_liar.is_some() => return,
+            ShareMessage::HaveNone | ShareMessage::Bitfield { .. }
+                if self.nodes[node].have_liar.is_some() =>
+            {
+                ShareMessage::HaveAll
+            }
+            message => message,
+        };
+        let way = Way {
+            connection,
+            from: node,
+            to: peer,
+        };
+        let message_ref = &message;
+        self.checks.on(
+            self.now,
+            &Fact::Said {
+                way,
+                message: message_ref,
+            },
+        );
+        self.arrives(peer, connection, Arrival::Message(message));
+    }
+
+    /// What a node that claims everything makes of a request.
+    pub(super) fn refuse(&mut self, node: usize, peer: usize, aloud: bool, message: &ShareMessage) {
+        let ShareMessage::Request { runs } = message else {
+            return;
+        };
+        let reason = RejectReason::NotHeld;
+        for piece in runs.iter().flat_map(|run| run.first..run.first + run.count) {
+            if aloud {
+                self.send(node, peer, ShareMessage::Reject { piece, reason });
+            }
+        }
+    }
+
+    /// A search finds everybody of a small swarm, and some of a large one.
+    fn find_peers(&mut self, node: usize) {
+        let mut found: Vec<u32> = Vec::new();
+        if self.joined.len() <= FOUND_MAX + 1 {
+            found.extend(self.joined.iter().filter(|peer| **peer as usize != node));
+        } else {
+            while found.len() < FOUND_MAX {
+                let peer = self.joined[self.random.random_range(0..self.joined.len())];
+                if peer as usize != node && !found.contains(&peer) {
+                    found.push(peer);
+                }
+            }
         }
         self.at(self.now + SEARCH, node, Happening::Found(found));
     }
@@ -263,7 +277,7 @@ impl Swarm<'_> {
         self.unfinished -= usize::from(first_time && self.scenario.nodes[node].is_sound());
     }
 
-    pub(super) fn told(&mut self, node: usize, event: Event) {
+    fn told(&mut self, node: usize, event: Event) {
         let now = self.now.since_start();
         if event == Event::Completed {
             self.finished(node, now);
@@ -273,11 +287,4 @@ impl Swarm<'_> {
         }
         self.nodes[node].report.events.push((now, event));
     }
-}
-
-fn says_what_is_held(message: &ShareMessage) -> bool {
-    matches!(
-        message,
-        ShareMessage::Have { .. } | ShareMessage::HaveAll | ShareMessage::Bitfield { .. }
-    )
 }

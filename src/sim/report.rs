@@ -4,7 +4,7 @@
 
 use std::time::Duration;
 
-use super::checker::Broken;
+use super::check::Broken;
 use crate::engine::Event;
 
 /// One node at the end.
@@ -33,9 +33,22 @@ pub struct Report {
     pub broken: Vec<Broken>,
     /// When the last thing happened.
     pub ended: Duration,
-    /// FNV-1a over every event of the run.
+    /// Bytes that the watched node received in each [`GOODPUT_SLOT`].
+    pub goodput: Vec<u64>,
+    /// Most parts that the swarm fell into at a whole second, from [`PARTS_FROM`] on: peers that are
+    /// there, miss something or serve, and of which no way of connections leads to the others.
+    pub parts_max: usize,
+    /// Things that happened.
+    pub happenings: u64,
+    /// Over everything that happened, in order.
     pub digest: u64,
 }
+
+/// Width of a slot of [`Report::goodput`].
+pub const GOODPUT_SLOT: Duration = Duration::from_millis(100);
+
+/// A swarm is given this long to join before its parts are counted.
+pub const PARTS_FROM: Duration = Duration::from_secs(3);
 
 impl Report {
     /// When the last of the nodes named by `of` finished; `None` if one did not.
@@ -45,5 +58,12 @@ impl Report {
             .try_fold(Duration::ZERO, |last, finished| {
                 finished.map(|finished| last.max(finished))
             })
+    }
+
+    /// Piece bytes received that were not kept, of those that were.
+    pub fn wasted(&self) -> (u64, u64) {
+        let received: u64 = self.nodes.iter().map(|node| node.received).sum();
+        let kept: u64 = self.nodes.iter().map(|node| node.kept).sum();
+        (received - kept, kept)
     }
 }

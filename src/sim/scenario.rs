@@ -1,12 +1,8 @@
 //! Who takes part in a simulated swarm and what goes wrong in it.
 //!
-//! Plain data; [`Scenario::faulty`] draws one from a seed. Played by `swarm`.
+//! Plain data; `draw` makes one from a seed. Played by `swarm`.
 
 use std::time::Duration;
-
-use rand::{RngExt, SeedableRng};
-
-use crate::engine::Random;
 
 /// What goes wrong with one node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,8 +26,6 @@ pub enum Fault {
         /// The rate in bytes per second.
         up_per_sec: u64,
     },
-    /// Every piece it sends is bad.
-    Liar,
     /// All its connections close, several times.
     Flap {
         /// When for the first time.
@@ -40,6 +34,28 @@ pub enum Fault {
         every: Duration,
         /// How often.
         times: u32,
+    },
+    /// Its link carries nothing either way; what was under way arrives afterwards.
+    Clog {
+        /// When it begins.
+        from: Duration,
+        /// When it ends.
+        until: Duration,
+    },
+    /// It is on the far side of a network that falls in two: nothing passes between the sides, and what
+    /// was under way arrives afterwards.
+    Partition {
+        /// When it begins.
+        from: Duration,
+        /// When it ends.
+        until: Duration,
+    },
+    /// Every piece it sends is bad.
+    Liar,
+    /// It says that it holds everything and serves nothing.
+    HaveLiar {
+        /// Whether it refuses what is asked of it, or says nothing.
+        answers: bool,
     },
     /// It takes and never says what it holds, so that nobody asks it for anything.
     FreeRider,
@@ -58,6 +74,12 @@ pub struct NodePlan {
     pub down_per_sec: u64,
     /// One-way delay to the core of the network.
     pub delay: Duration,
+    /// Where it is, below [`REGION_COUNT`](super::REGION_COUNT); see [`core_delay`](super::core_delay).
+    pub region: u8,
+    /// Packets of a million that its link loses; a connection has the losses of both its ends.
+    pub loss_ppm: u32,
+    /// Time to verify and store a piece.
+    pub disk: Duration,
     /// Whether it leaves as soon as it holds everything.
     pub leaves: bool,
     /// What goes wrong with it.
@@ -77,18 +99,22 @@ pub struct Scenario {
     pub nodes: Vec<NodePlan>,
     /// When to give up.
     pub ends: Duration,
+    /// The node whose goodput is recorded.
+    pub watched: Option<usize>,
 }
 
 impl NodePlan {
-    /// A node with equal links of `rate` bytes per second each way times `down_factor` down.
+    /// A node without faults, with links of these rates in bytes per second.
     pub fn new(seed: bool, up_per_sec: u64, down_per_sec: u64) -> Self {
-        let delay = Duration::from_millis(5);
         Self {
             seed,
             joins: Duration::ZERO,
             up_per_sec,
             down_per_sec,
-            delay,
+            delay: Duration::from_millis(5),
+            region: 0,
+            loss_ppm: 0,
+            disk: Duration::from_millis(2),
             leaves: false,
             faults: Vec::new(),
         }
@@ -104,9 +130,13 @@ impl NodePlan {
     /// Whether it is expected to finish: it neither dies, nor stays silent, nor lies.
     pub fn is_sound(&self) -> bool {
         self.faults.iter().all(|fault| match fault {
-            Fault::Crash { .. } | Fault::Liar => false,
+            Fault::Crash { .. } | Fault::Liar | Fault::HaveLiar { .. } => false,
             Fault::Silence { until, .. } => until.is_some(),
-            Fault::Slow { .. } | Fault::Flap { .. } | Fault::FreeRider => true,
+            Fault::Slow { .. }
+            | Fault::Flap { .. }
+            | Fault::Clog { .. }
+            | Fault::Partition { .. }
+            | Fault::FreeRider => true,
         })
     }
 }
@@ -122,67 +152,13 @@ impl Scenario {
             piece_count,
             nodes,
             ends: Duration::from_secs(3_600),
+            watched: None,
         }
     }
 
-    /// A swarm of `count` nodes drawn from `seed`: mixed rates and delays, late joins, crashes, silence,
-    /// slow links and liars. Node 0 is a seed without faults, so every sound node can finish.
-    pub fn faulty(seed: u64, count: usize) -> Self {
-        let mut random = Random::seed_from_u64(seed ^ 0x0053_4841_524b);
-        let millis =
-            |random: &mut Random, most: u64| Duration::from_millis(random.random_range(0..most));
-        let mut nodes = Vec::with_capacity(count);
-        for index in 0..count {
-            let up_per_sec = 50_000 << random.random_range(0..5_u32);
-            let down_per_sec = up_per_sec * random.random_range(1..=8_u64);
-            let mut node = NodePlan::new(
-                index == 0 || random.random_bool(0.1),
-                up_per_sec,
-                down_per_sec,
-            );
-            node.delay = millis(&mut random, 80);
-            if index > 0 {
-                node.joins = if random.random_bool(0.5) {
-                    Duration::ZERO
-                } else {
-                    millis(&mut random, 20_000)
-                };
-                let at = node.joins + millis(&mut random, 30_000);
-                let fault = match random.random_range(0..20) {
-                    0..3 => Some(Fault::Crash { at }),
-                    3 => Some(Fault::Silence {
-                        from: at,
-                        until: None,
-                    }),
-                    4..6 => Some(Fault::Silence {
-                        from: at,
-                        until: Some(at + millis(&mut random, 20_000)),
-                    }),
-                    6..8 => Some(Fault::Slow {
-                        at,
-                        up_per_sec: 1 + random.random_range(0..2_000),
-                    }),
-                    8..10 => Some(Fault::Liar),
-                    10 => Some(Fault::Flap {
-                        at,
-                        every: Duration::from_secs(1) + millis(&mut random, 9_000),
-                        times: 5,
-                    }),
-                    11 => Some(Fault::FreeRider),
-                    _ => None,
-                };
-                node.faults.extend(fault);
-            }
-            nodes.push(node);
-        }
-        let piece_count = random.random_range(1..120);
-        let piece_len = (16 * 1024) << random.random_range(0..4_u32);
-        Self {
-            seed,
-            piece_len,
-            piece_count,
-            nodes,
-            ends: Duration::from_secs(3_600),
-        }
+    /// Bytes of the share that is moved.
+    pub fn total(&self) -> u64 {
+        let piece_len = u64::from(self.piece_len);
+        piece_len * u64::from(self.piece_count) - piece_len / 3
     }
 }
