@@ -88,7 +88,7 @@ pub enum NetworkError {
     /// The encryption could not be set up from the identity key.
     #[error("cannot set up encryption: {reason}")]
     Encryption {
-        /// What the noise implementation said.
+        /// What TLS or noise said.
         reason: String,
     },
 }

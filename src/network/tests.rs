@@ -550,16 +550,17 @@ async fn shutdown_delivers_what_was_written_and_ends_the_driver() {
 
 #[tokio::test]
 async fn inbound_sessions_nobody_takes_are_refused_by_name() {
-    let (a, b) = (Node::start().await, Node::start().await);
+    let b = Node::start().await;
     let addresses = b.addresses().await;
-    let mut taken = Vec::new();
+    let (mut nodes, mut taken) = (Vec::new(), Vec::new());
     let refused = timeout(PATIENCE, async {
         loop {
-            match a
-                .handle
-                .open_session(Some(b.peer()), addresses.clone())
-                .await
-            {
+            // Few from each: a connection has room for a few sessions only.
+            if taken.len() % 4 == 0 {
+                nodes.push(Node::start().await);
+            }
+            let handle = &nodes.last().unwrap().handle;
+            match handle.open_session(Some(b.peer()), addresses.clone()).await {
                 Ok(session) => taken.push(session),
                 Err(error) => return error,
             }
