@@ -1,10 +1,11 @@
 //! Disks that are too small or become full: one clear error, nothing spoilt, and the same command goes on later.
 
 use std::fs;
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use crate::support::disk::Disk;
-use crate::support::{Place, fetch, seed, turn};
+use crate::support::{Place, fetch, seed, skip, turn};
 
 const MIB: usize = 1 << 20;
 
@@ -88,4 +89,52 @@ fn check_filled_up(place: &Place, disk: &Disk) {
         fs::read(target.join("data.bin")).unwrap(),
         fs::read(&file).unwrap()
     );
+}
+
+/// What strace says of one fetch: `d` for data or record brought to the disk, `u` for the record removed, in order.
+fn syncs_and_removal(trace: &str) -> String {
+    let of_line = |line: &str| {
+        if line.contains("sync(") || line.contains("syncfs(") {
+            Some('d')
+        } else {
+            (line.contains("unlink") && line.contains("\"record\"")).then_some('u')
+        }
+    };
+    trace.lines().filter_map(of_line).collect()
+}
+
+#[test]
+fn what_is_stored_comes_to_the_disk_in_batches_and_before_the_record_goes() {
+    let _turn = turn();
+    let place = Place::new();
+    let test = "what_is_stored_comes_to_the_disk_in_batches_and_before_the_record_goes";
+    let trace = place.path("trace");
+    let mut traced = Command::new("strace");
+    traced.args([
+        "-f",
+        "-e",
+        "trace=fsync,fdatasync,syncfs,unlink,unlinkat",
+        "-o",
+    ]);
+    traced.arg(&trace).arg("--");
+    let probe = Command::new("strace")
+        .args(["-o", "/dev/null", "true"])
+        .output();
+    if !probe.is_ok_and(|probe| probe.status.success()) {
+        skip(test, "needs strace, and the right to trace");
+        return;
+    }
+    let file = place.file("data.bin", 64 * MIB);
+    let (_seeder, link) = seed(&place, "home", &file, &["--up", "40M"]);
+    let shoal = place.shoal_through(traced, "other");
+    let outcome = shoal
+        .args(&["fetch", &link, "--dir", "out", "--linger", "0"])
+        .local()
+        .run();
+    assert_eq!(outcome.code, 0, "{outcome:?}");
+    let order = syncs_and_removal(&fs::read_to_string(&trace).unwrap());
+    // The state of the host is another file with syncs of its own, a few in all.
+    let before = order.find('u').expect("the record is removed");
+    assert!((4..40).contains(&before), "{order}");
+    assert_eq!(order.matches('u').count(), 1, "{order}");
 }

@@ -7,6 +7,7 @@
 mod numbers;
 mod peers;
 mod readiness;
+mod syncing;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -20,6 +21,7 @@ use tokio_util::sync::CancellationToken;
 use self::numbers::Numbers;
 use self::peers::Linked;
 pub(super) use self::readiness::{Fetch, Outcome, set_ready};
+use self::syncing::Syncing;
 use super::exchange::Exchange;
 use super::hub::Hub;
 use super::share::{Checked, SessionId, Share, ShareInput};
@@ -61,6 +63,7 @@ pub(super) struct Actor {
     pub(super) services: BTreeMap<(PeerId, PieceIndex), Arc<AtomicBool>>,
     pub(super) tried: BTreeMap<Multiaddr, String>,
     pub(super) numbers: Numbers,
+    pub(super) syncing: Syncing,
     pub(super) phase: Phase,
     pub(super) comparing: (u64, u64),
     pub(super) stalled: Option<StallCause>,
@@ -119,6 +122,7 @@ impl Actor {
             services: BTreeMap::new(),
             tried: BTreeMap::new(),
             numbers: Numbers::default(),
+            syncing: Syncing::default(),
             comparing: (0, 0),
             stalled: None,
             last_verified: now,
@@ -176,6 +180,9 @@ impl Actor {
         if let Some(outcome) = self.fetch.as_mut().and_then(|fetch| fetch.outcome.take()) {
             outcome.fail(FetchError::Closed);
         }
+        if self.syncing.is_wanted() {
+            perform::sync_last(&self).await;
+        }
         report::publish(&self);
     }
 
@@ -203,6 +210,7 @@ impl Actor {
             dialled,
             find,
             exchange,
+            self.syncing.deadline(),
             self.giving_up_at(),
         ]
         .into_iter()
@@ -239,6 +247,9 @@ impl Actor {
             .collect();
         for peer in late {
             self.dial_failed(peer);
+        }
+        if self.syncing.begins(now) {
+            perform::sync(self);
         }
         perform::tell_peers(self, now);
         if self.transfer.is_some() {
@@ -411,6 +422,8 @@ impl Actor {
             ShareInput::Opened(Ok(held)) => self.begin(held),
             ShareInput::Opened(Err(error)) => self.fail(FetchError::Storage(error)),
             ShareInput::Finished(finished) => self.on_finished(finished),
+            ShareInput::Synced(Ok(())) => self.syncing.ended(),
+            ShareInput::Synced(Err(error)) => self.fail(FetchError::Storage(error)),
             ShareInput::Stop => self.stop.cancel(),
         }
     }
@@ -441,6 +454,7 @@ impl Actor {
                     self.numbers.held_bytes += u64::from(bytes);
                     self.numbers.givers.insert(peer);
                     self.last_verified = Instant::now();
+                    self.syncing.stored(self.last_verified, u64::from(bytes));
                     self.stalled = None;
                     self.hub.tell(NodeEvent::PieceStored {
                         peer,

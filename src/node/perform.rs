@@ -23,6 +23,9 @@ use crate::wire::{RECORDS_MAX, ShareMessage};
 /// A dial, the opening of the session and the peer's answer take at most this long.
 const DIAL_MAX: Duration = Duration::from_secs(15);
 
+/// How long the end of a share waits for the disk: the process has two seconds in all.
+const LAST_SYNC_MAX: Duration = Duration::from_secs(1);
+
 pub(super) fn perform(actor: &mut Actor, output: Output) {
     match output {
         Output::Send { peer, message } => send(actor, peer, message),
@@ -133,6 +136,26 @@ pub(super) fn check_records(actor: &Actor, session: SessionId, records: Vec<Vec<
         // The share has left: nobody waits for this.
         let _ = inputs.blocking_send(input);
     });
+}
+
+/// Brings what was stored to the disk itself, on a blocking thread; the answer comes as an input.
+pub(super) fn sync(actor: &Actor) {
+    let (ready, inputs) = (Arc::clone(&actor.share.ready), actor.share.inputs.clone());
+    actor.hub.shop.tasks.spawn_blocking(move || {
+        if let Some(ready) = ready.get() {
+            // The share has left: nobody waits for this.
+            let _ = inputs.blocking_send(ShareInput::Synced(ready.store.sync()));
+        }
+    });
+}
+
+/// The same for the last time, when inputs are not taken any more.
+pub(super) async fn sync_last(actor: &Actor) {
+    let ready = Arc::clone(&actor.share.ready);
+    let synced = tokio::task::spawn_blocking(move || ready.get().map(|ready| ready.store.sync()));
+    // Without an answer in time, or with a bad one, the next run after a power loss reads again what is not known to be
+    // on the disk.
+    let _ = tokio::time::timeout(LAST_SYNC_MAX, synced).await;
 }
 
 fn disconnect(actor: &mut Actor, peer: PeerId, why: Parting) {

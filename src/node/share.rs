@@ -158,6 +158,8 @@ pub(super) enum ShareInput {
     Opened(Result<Bitfield, StorageError>),
     /// The last names were given, or could not be.
     Finished(Result<std::path::PathBuf, StorageError>),
+    /// What was stored is on the disk itself, or nobody knows.
+    Synced(Result<(), StorageError>),
     /// Leave the share.
     Stop,
 }

@@ -465,6 +465,8 @@ impl PieceStore for FetchStore {
         self.publish_leftovers()?;
         self.make_others()?;
         self.give_times();
+        // While the record still says what to read again should the power fail.
+        self.sync()?;
         if !self.has_other_parts() {
             self.remove_part(Which::Any);
         }

@@ -73,9 +73,8 @@ pub trait PieceStore: Send + Sync {
     fn write_piece(&self, piece: Verified<'_>) -> Result<Option<FileIndex>, StorageError>;
 
     /// When all chosen pieces are held: makes what has no bytes (folders, links, empty files), removes the part folder, and
-    /// returns the path of the result. Doing it again changes nothing.
-    ///
-    /// Nothing is flushed to the disk itself; call [`Self::sync`] before for that.
+    /// returns the path of the result. Doing it again changes nothing. The result is on the disk itself before the record
+    /// goes that could tell what a power loss took.
     ///
     /// # Errors
     /// [`StorageError::Incomplete`] while pieces are missing; otherwise as [`Self::write_piece`].
