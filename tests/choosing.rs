@@ -556,3 +556,49 @@ fn files_keep_the_times_of_their_last_change_also_from_who_fetched_them() {
         }
     }
 }
+
+#[test]
+fn a_fetch_of_some_files_never_says_that_it_is_complete() {
+    let _turn = turn();
+    let place = Place::new();
+    place.file("top/a.txt", 100);
+    place.file("top/b.bin", 100);
+    let (mut seeder, link) = seed(&place, Path::new("top"), &["--until-copies", "1"]);
+    let leaves = |seeder: &mut Process, only: &str| {
+        let flags = ["--only", only, "--linger", "0"];
+        done(&mut fetch(&place, &link, &place.folder("out"), &flags));
+        let is_lost = |line: &Value| line["state"] == "lost";
+        let (_, lost) = seeder.wait_for_new("a peer that leaves", is_lost);
+        lost["reason"].as_str().unwrap().to_owned()
+    };
+    assert_eq!(leaves(&mut seeder, "*.txt"), "it left");
+    // Whoever speaks first: "it is done", or the seeder itself is done with it.
+    let reason = leaves(&mut seeder, "*");
+    assert!(reason.ends_with("done"), "{reason}");
+    // The whole share was fetched once, and that is what counts as a copy.
+    assert_eq!(seeder.wait(), 0);
+}
+
+#[test]
+fn verify_tells_how_far_it_is() {
+    let _turn = turn();
+    let place = Place::new();
+    let len = 16 * MIB;
+    place.file("data.bin", len);
+    let (_seeder, link) = seed(&place, Path::new("data.bin"), &[]);
+    let lines = lines(&run(&place, &["verify", &link, "data.bin", "--json"]));
+    let told: Vec<_> = lines
+        .iter()
+        .filter(|line| line["type"] == "progress")
+        .collect();
+    assert!(!told.is_empty(), "{lines:?}");
+    for line in told {
+        assert_eq!(
+            (&line["phase"], &line["total"]),
+            (&"verify".into(), &len.into())
+        );
+        assert!(line["bytes"].as_u64().unwrap() <= len as u64);
+    }
+    let plain = run(&place, &["verify", &link, "data.bin"]);
+    assert!(plain.stderr.contains("verify:"), "{}", plain.stderr);
+}

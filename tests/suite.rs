@@ -19,5 +19,6 @@ mod simulation;
 mod support;
 mod surfaces;
 mod terminal;
+mod thirty;
 mod tidy;
 mod wire_golden;

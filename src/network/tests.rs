@@ -6,6 +6,7 @@ use tokio::time::{Instant, timeout};
 
 use super::*;
 
+pub(crate) mod foreign;
 mod thirty;
 
 /// Far more than anything here takes; a test that needs it has failed.
@@ -607,37 +608,33 @@ async fn each_concrete_address_is_reported_once_and_names_us() {
 #[tokio::test]
 async fn a_libp2p_node_without_our_protocol_is_not_shoal() {
     let a = Node::start().await;
-    let identity = Keypair::generate();
-    let transport = transport::build(&identity).unwrap();
-    let settings = libp2p::swarm::Config::with_tokio_executor();
-    let mut other = libp2p::Swarm::new(
-        transport,
-        libp2p::ping::Behaviour::default(),
-        identity.peer_id(),
-        settings,
-    );
-    other
-        .listen_on("/ip4/127.0.0.1/tcp/0".parse().unwrap())
-        .unwrap();
-    let (listening, address) = oneshot::channel();
-    let serve = tokio::spawn(async move {
-        let mut listening = Some(listening);
-        loop {
-            use futures::StreamExt;
-            if let libp2p::swarm::SwarmEvent::NewListenAddr { address, .. } =
-                other.select_next_some().await
-                && let Some(listening) = listening.take()
-            {
-                listening.send(address).unwrap();
-            }
-        }
-    });
-    let address = address.await.unwrap();
+    let foreign = foreign::start().await;
+    let address = foreign.address.clone();
     let error = a
         .handle
         .open_session(None, vec![address.clone()])
         .await
         .unwrap_err();
     assert_eq!(error.tried, [(address, DialFailure::NotShoal)]);
-    serve.abort();
+    foreign.serving.abort();
+}
+
+#[tokio::test]
+async fn a_node_with_more_addresses_than_a_message_holds_is_known_all_the_same() {
+    let host = |number: u8| format!("/ip4/127.0.0.{number}/tcp/0").parse().unwrap();
+    let many = NetworkConfig {
+        listen: (2..=120).map(host).collect(),
+        ..config(Keypair::generate(), "/ip4/127.0.0.1/tcp/0")
+    };
+    let (crowded, _crowded_events) = start(many).await.unwrap();
+    let listeners = crowded.listeners().await;
+    assert!(listeners.len() > 200, "TCP and QUIC: {}", listeners.len());
+    let mut a = Node::start().await;
+    a.handle.meet(crowded.local_peer(), listeners).await;
+    // Only identify tells that it is one of ours, in one message of 4,096 bytes.
+    let reached = a.next(|event| match event {
+        NetworkEvent::Reached { peer, .. } => Some(peer),
+        _ => None,
+    });
+    assert_eq!(reached.await, crowded.local_peer());
 }

@@ -164,11 +164,7 @@ impl Actor {
     }
 
     async fn leave(mut self) {
-        // Of a fetch of some files, complete means less than it says to a peer.
-        let complete = self
-            .transfer
-            .as_ref()
-            .is_some_and(|transfer| transfer.held().is_full());
+        let complete = self.holds_all();
         for linked in self.linked.values() {
             linked.session.close_share(&self.share, complete);
         }
@@ -184,6 +180,12 @@ impl Actor {
             perform::sync_last(&self).await;
         }
         report::publish(&self);
+    }
+
+    /// Whether a peer may be told that we are complete: a fetch of some files that has them all is not.
+    pub(super) fn holds_all(&self) -> bool {
+        let transfer = self.transfer.as_ref();
+        transfer.is_some_and(|transfer| transfer.held().is_full())
     }
 
     pub(super) fn now(&self) -> Time {

@@ -513,3 +513,6 @@ pub(super) fn tried_of(error: &DialError) -> Vec<(Multiaddr, String)> {
         .map(|(address, failure)| (address.clone(), failure.to_string()))
         .collect()
 }
+
+#[cfg(test)]
+mod tests;

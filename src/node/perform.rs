@@ -171,10 +171,7 @@ fn disconnect(actor: &mut Actor, peer: PeerId, why: Parting) {
 /// Leaves the share with `peer` without telling the engine, which has said so or has not begun. A peer at
 /// fault loses its whole session.
 pub(super) fn unlink(actor: &mut Actor, peer: PeerId, fault: Option<(DownCause, String)>) {
-    let complete = actor
-        .transfer
-        .as_ref()
-        .is_some_and(crate::engine::Transfer::is_complete);
+    let complete = actor.holds_all();
     let Some(linked) = actor.linked.remove(&peer) else {
         return;
     };

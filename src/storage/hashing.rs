@@ -46,8 +46,35 @@ pub(super) fn visit_pieces<R: Send>(
     watch: &Watch<'_>,
     visit: impl Fn(PieceIndex, &[u8]) -> Result<R, StorageError> + Sync,
 ) -> Result<Vec<R>, StorageError> {
+    let Visited { answers, failed } = visit_pieces_partly(geometry, pieces, from, watch, visit);
+    match failed {
+        Some(error) => Err(error),
+        None => Ok(answers.into_iter().map(|(_, answer)| answer).collect()),
+    }
+}
+
+/// What [`visit_pieces_partly`] got done.
+pub(super) struct Visited<R> {
+    /// Answers with their places in `pieces`, in that order; all of them when nothing failed.
+    pub(super) answers: Vec<(usize, R)>,
+    /// The first failure, in the order of `pieces`.
+    pub(super) failed: Option<StorageError>,
+}
+
+/// As [`visit_pieces`], with the answers that were there when a piece failed.
+pub(super) fn visit_pieces_partly<R: Send>(
+    geometry: &Geometry,
+    pieces: &[PieceIndex],
+    from: &impl Readable,
+    watch: &Watch<'_>,
+    visit: impl Fn(PieceIndex, &[u8]) -> Result<R, StorageError> + Sync,
+) -> Visited<R> {
+    let mut visited = Visited {
+        answers: Vec::new(),
+        failed: None,
+    };
     if pieces.is_empty() {
-        return Ok(Vec::new());
+        return visited;
     }
     let run = (RUN_BYTES / geometry.piece_len()).max(1) as usize;
     let next = AtomicUsize::new(0);
@@ -89,17 +116,21 @@ pub(super) fn visit_pieces<R: Send>(
     });
     let mut answers: Vec<_> = per_thread.into_iter().flatten().collect();
     answers.sort_unstable_by_key(|(position, _)| *position);
-    let answers = answers
-        .into_iter()
-        .map(|(_, answer)| answer)
-        .collect::<Result<Vec<_>, _>>()?;
-    assert_eq!(
-        answers.len(),
-        pieces.len(),
-        "threads stop early only on an error"
-    );
-    (watch.progress)(done.load(Ordering::Relaxed));
-    Ok(answers)
+    for (position, answer) in answers {
+        match answer {
+            Ok(answer) => visited.answers.push((position, answer)),
+            Err(error) => visited.failed = visited.failed.or(Some(error)),
+        }
+    }
+    if visited.failed.is_none() {
+        assert_eq!(
+            visited.answers.len(),
+            pieces.len(),
+            "threads stop early only on an error"
+        );
+        (watch.progress)(done.load(Ordering::Relaxed));
+    }
+    visited
 }
 
 fn read(

@@ -11,7 +11,7 @@ use std::time::SystemTime;
 
 use super::StorageError;
 use super::globs::Globs;
-use super::hashing::{Watch, visit_pieces};
+use super::hashing::{Visited, Watch, visit_pieces_partly};
 use super::os::Signature;
 use super::scan::{Scan, Skipped, scan};
 use super::source::{SourceFile, SourceStore};
@@ -134,17 +134,32 @@ pub fn import(
         progress: &report,
         cancel,
     };
-    let hashed = visit_pieces(&geometry, &pieces, &store, &watch, |piece, bytes| {
-        Ok(hash_piece(bytes, geometry.width_of(piece)))
-    })?;
-    for (piece, digest) in pieces.iter().zip(hashed) {
+    let Visited { answers, failed } =
+        visit_pieces_partly(&geometry, &pieces, &store, &watch, |piece, bytes| {
+            Ok(hash_piece(bytes, geometry.width_of(piece)))
+        });
+    // Pieces of each unknown file that are hashed.
+    let mut hashed = vec![0_usize; geometry.file_count() as usize];
+    for (place, digest) in answers {
+        let piece = pieces[place];
         digests[piece.as_usize()] = digest;
+        hashed[geometry.locate(piece).file.as_usize()] += 1;
     }
-    // Once more at the end: a write behind the reading head would otherwise show only when the piece is served.
-    for &file in &unknown {
-        store.check(file)?;
+    // Once more at the end: a write behind the reading head would otherwise show only when the piece is served. What was
+    // read whole before something failed, or a signal came, need not be read by the next run.
+    let is_whole = |file: &FileIndex| hashed[file.as_usize()] == geometry.file_pieces(*file).len();
+    let (whole, mut failed) = (unknown.iter().copied().filter(is_whole), failed);
+    let mut good = Vec::with_capacity(unknown.len());
+    for file in whole {
+        match store.check(file) {
+            Ok(()) => good.push(file),
+            Err(error) => failed = failed.or(Some(error)),
+        }
     }
-    cache.keep(looked, &geometry, &unknown, &digests);
+    cache.keep(looked, &geometry, &good, &digests);
+    if let Some(error) = failed {
+        return Err(error);
+    }
 
     let (manifest, hashes) = describe(name, layout, &geometry, described, others, digests)?;
     Ok(Imported {
@@ -778,6 +793,36 @@ mod tests {
         let (other, hashed) = run_counting(&top, &options);
         assert_eq!(hashed, 5);
         assert_ne!(other.manifest.id(), first.manifest.id());
+    }
+
+    #[test]
+    fn files_read_whole_before_a_signal_came_are_not_read_again() {
+        let folder = tempfile::tempdir().unwrap();
+        let state = folder.path().join("state");
+        let top = folder.path().join("top");
+        let (small, large) = (9_u64, 64 * 1024 * 1024);
+        for index in 0..small {
+            write(&top.join(format!("a{index}")), &noise(1_000_000));
+        }
+        let file = fs::File::create(top.join("large")).unwrap();
+        file.set_len(large).unwrap();
+        wait_until_settled(&top);
+        let options = remembering(&state);
+        let cancel = AtomicBool::new(false);
+        let stop = |report| {
+            if let ImportProgress::Hash { bytes, .. } = report {
+                cancel.fetch_or(bytes > large / 2, Ordering::Relaxed);
+            }
+        };
+        // One thread, so that the small files are behind it by then.
+        let alone = rayon::ThreadPoolBuilder::new().num_threads(1).build();
+        let stopped = alone
+            .unwrap()
+            .install(|| import(std::slice::from_ref(&top), &options, &stop, &cancel));
+        assert!(matches!(stopped, Err(StorageError::Cancelled)));
+        let (imported, hashed) = run_counting(&top, &options);
+        assert_eq!(hashed, large, "the small ones are known");
+        assert_eq!(imported.manifest, run(&[top]).unwrap().manifest);
     }
 
     #[test]

@@ -4,6 +4,8 @@
 //! drops with a process too.
 #![allow(clippy::unwrap_used)]
 
+mod times;
+
 use std::ffi::OsStr;
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};

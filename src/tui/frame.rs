@@ -35,6 +35,17 @@ pub enum Picture<'a> {
         /// Time to the end; `None` while unknown.
         eta: Option<Duration>,
     },
+    /// Comparing local files with a share.
+    Verify {
+        /// Bytes read so far.
+        bytes: u64,
+        /// Bytes in all.
+        total: u64,
+        /// Bytes per second since the beginning.
+        per_sec: u64,
+        /// Time to the end; `None` while unknown.
+        eta: Option<Duration>,
+    },
     /// A share on a node.
     Share {
         /// How it is.
@@ -305,6 +316,13 @@ mod tests {
             eta: Some(Duration::from_secs(3)),
         };
         assert_eq!(show(hash), ["hash   50%  3.0/6.0 GiB   900 MiB/s  ETA 3s"]);
+        let verify = Picture::Verify {
+            bytes: 3 << 30,
+            total: 6 << 30,
+            per_sec: 900 * MIB,
+            eta: None,
+        };
+        assert_eq!(show(verify), ["verify   50%  3.0/6.0 GiB   900 MiB/s"]);
     }
 
     #[test]

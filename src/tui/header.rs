@@ -6,6 +6,8 @@
 use super::frame::Picture;
 use super::numbers::{bytes, counted, part, percent, rate, rough};
 use super::style::{Glyphs, Line, Tone, columns as columns_of, shortened};
+use std::time::Duration;
+
 use crate::content::escape_hostile;
 use crate::node::{Phase, ShareStatus, StallCause};
 
@@ -129,6 +131,14 @@ pub fn summary(picture: &Picture<'_>) -> String {
     format!("{phase}{name}: {}", parts.join(", "))
 }
 
+/// Local files that are read: how many bytes of how many, how fast, and for how long still.
+fn reading((bytes, total): (u64, u64), per_sec: u64, eta: Option<Duration>) -> Vec<Part> {
+    let mut parts = progress(bytes, Some(total));
+    parts.push(Part::new(5, Tone::Plain, rate(per_sec)).at_least(10));
+    parts.extend(eta.map(|eta| Part::new(6, Tone::Plain, format!("ETA {}", rough(eta)))));
+    parts
+}
+
 fn told(picture: &Picture<'_>, glyphs: Glyphs) -> Told {
     let local = |phase, parts| Told {
         phase,
@@ -148,12 +158,13 @@ fn told(picture: &Picture<'_>, glyphs: Glyphs) -> Told {
             total,
             per_sec,
             eta,
-        } => {
-            let mut parts = progress(*bytes, Some(*total));
-            parts.push(Part::new(5, Tone::Plain, rate(*per_sec)).at_least(10));
-            parts.extend(eta.map(|eta| Part::new(6, Tone::Plain, format!("ETA {}", rough(eta)))));
-            local("hash", parts)
-        }
+        } => local("hash", reading((*bytes, *total), *per_sec, *eta)),
+        Picture::Verify {
+            bytes,
+            total,
+            per_sec,
+            eta,
+        } => local("verify", reading((*bytes, *total), *per_sec, *eta)),
         Picture::Share { status, elapsed } => {
             let (phase, parts) = match status.phase {
                 Phase::Find => ("find", finding(status, rough(*elapsed))),

@@ -102,19 +102,27 @@ fn picture(
         ImportProgress::Scan { files, bytes } => Picture::Scan { files, bytes },
         ImportProgress::Hash { bytes, total } => {
             let elapsed = now.duration_since(*hashing.get_or_insert(now));
-            let millis = elapsed.as_millis().max(1);
-            let per_sec = u128::from(bytes) * 1000 / millis;
-            let per_sec = u64::try_from(per_sec).unwrap_or(u64::MAX);
-            let is_known = elapsed >= RATE_NEEDS && per_sec > 0;
-            let left = total.saturating_sub(bytes);
+            let (per_sec, eta) = pace(bytes, total, elapsed);
             Picture::Hash {
                 bytes,
                 total,
-                per_sec: if is_known { per_sec } else { 0 },
-                eta: is_known.then(|| Duration::from_secs(left.div_ceil(per_sec))),
+                per_sec,
+                eta,
             }
         }
     }
+}
+
+/// Bytes per second and time left of a reading that has taken `elapsed`; 0 and `None` while nothing can be said.
+pub(super) fn pace(bytes: u64, total: u64, elapsed: Duration) -> (u64, Option<Duration>) {
+    let millis = elapsed.as_millis().max(1);
+    let per_sec = u128::from(bytes) * 1000 / millis;
+    let per_sec = u64::try_from(per_sec).unwrap_or(u64::MAX);
+    if elapsed < RATE_NEEDS || per_sec == 0 {
+        return (0, None);
+    }
+    let left = total.saturating_sub(bytes);
+    (per_sec, Some(Duration::from_secs(left.div_ceil(per_sec))))
 }
 
 #[cfg(test)]

@@ -3,7 +3,12 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
 
+use tokio::sync::watch;
+
+use super::import::pace;
+use super::watch::SHOW_EVERY;
 use super::{blocking, online};
 use crate::cli::args::{NetworkFlags, VerifyArgs};
 use crate::cli::exit::{ExitCode, Failure};
@@ -12,6 +17,7 @@ use crate::cli::signals::Signals;
 use crate::content::Link;
 use crate::node::NodeHandle;
 use crate::storage::{StorageError, Verdict, compare};
+use crate::tui::Picture;
 
 /// Compares and names what is not as in the share.
 pub(super) async fn run(
@@ -44,20 +50,36 @@ pub(super) async fn run(
     };
 
     let cancel = Arc::new(AtomicBool::new(false));
+    let (progress, reports) = watch::channel((0, manifest.geometry().total_len()));
     let work = {
         let (path, manifest, cancel) = (args.path.clone(), manifest.clone(), Arc::clone(&cancel));
-        blocking(move || compare(&manifest, &hashes, &path, &|_, _| {}, &cancel))
+        blocking(move || {
+            // Nobody listens once a signal came.
+            let report = |bytes, total| {
+                progress.send_replace((bytes, total));
+            };
+            compare(&manifest, &hashes, &path, &report, &cancel)
+        })
     };
     tokio::pin!(work);
-    let verdicts = tokio::select! {
-        biased;
-        code = signals.first() => {
-            cancel.store(true, Ordering::Relaxed);
-            // The threads stop within one piece; what they say then does not matter any more.
-            let _ = work.await;
-            return Err(Failure::signalled(code, "before all files were compared"));
+    let mut show = tokio::time::interval(SHOW_EVERY);
+    let began = Instant::now();
+    let verdicts = loop {
+        tokio::select! {
+            biased;
+            code = signals.first() => {
+                cancel.store(true, Ordering::Relaxed);
+                // The threads stop within one piece; what they say then does not matter any more.
+                let _ = work.await;
+                return Err(Failure::signalled(code, "before all files were compared"));
+            }
+            verdicts = &mut work => break verdicts??,
+            _ = show.tick() => {
+                let (bytes, total) = *reports.borrow();
+                let (per_sec, eta) = pace(bytes, total, began.elapsed());
+                output.show(&Picture::Verify { bytes, total, per_sec, eta });
+            }
         }
-        verdicts = &mut work => verdicts??,
     };
     output.finish();
     output.verdicts(&manifest, &verdicts);

@@ -147,6 +147,9 @@ impl<'a> Body<'a> {
             Picture::Hash {
                 bytes, total, eta, ..
             } => local("hash", *bytes, Some(*total), *eta),
+            Picture::Verify {
+                bytes, total, eta, ..
+            } => local("verify", *bytes, Some(*total), *eta),
             Picture::Share { status, .. } => Self::Progress {
                 phase: phase(status.phase),
                 bytes: status.bytes,

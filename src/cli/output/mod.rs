@@ -129,6 +129,7 @@ impl Output {
         }
         let phase = match picture {
             Picture::Share { status, .. } => Some(status.phase),
+            Picture::Verify { .. } => Some(Phase::Verify),
             Picture::Scan { .. } | Picture::Hash { .. } => None,
         };
         let is_new = phase != self.last_phase;

@@ -1,0 +1,158 @@
+//! Two hubs over real networks on loopback: which of two sessions stays, and who is left alone.
+
+use tokio_util::task::TaskTracker;
+
+use super::*;
+use crate::content::{Digest, ShareId};
+use crate::network::tests::foreign;
+use crate::network::{Keypair, NetworkConfig};
+use crate::node::buffers::Buffers;
+use crate::node::limiter::Limiter;
+use crate::node::share::Shares;
+
+/// Far more than anything here takes.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+struct Scene {
+    hub: Arc<Hub>,
+    events: mpsc::Receiver<NetworkEvent>,
+    _home: tempfile::TempDir,
+}
+
+impl Scene {
+    async fn new() -> Self {
+        let config = NetworkConfig {
+            identity: Keypair::generate(),
+            listen: vec!["/ip4/127.0.0.1/tcp/0".parse().expect("an address")],
+            mdns: false,
+            dht: false,
+            agent: "shoal/test".to_owned(),
+        };
+        let (network, events) = crate::network::start(config).await.expect("a network");
+        let shop = Arc::new(Shop {
+            local_peer: network.local_peer(),
+            shares: Shares::default(),
+            buffers: Buffers::new(),
+            up: Limiter::new(None),
+            down: Limiter::new(None),
+            tasks: TaskTracker::new(),
+            agent: "shoal/test".to_owned(),
+        });
+        let home = tempfile::tempdir().expect("a folder");
+        let (memory, _) = Memory::new(home.path().to_owned());
+        let (told, _) = broadcast::channel(16);
+        let hub = Hub::new(network, shop, told, memory, Lease::ephemeral());
+        Self {
+            hub: Arc::new(hub),
+            events,
+            _home: home,
+        }
+    }
+
+    fn peer(&self) -> PeerId {
+        self.hub.shop.local_peer
+    }
+
+    async fn open(&self, other: &Self) -> SessionStreams {
+        let addresses = other.hub.network.listeners().await;
+        let opened = self.hub.network.open_session(Some(other.peer()), addresses);
+        opened.await.expect("a session")
+    }
+
+    async fn inbound(&mut self) -> SessionStreams {
+        let inbound = async {
+            loop {
+                if let Some(NetworkEvent::InboundSession(streams)) = self.events.recv().await {
+                    return streams;
+                }
+            }
+        };
+        let inbound = tokio::time::timeout(PATIENCE, inbound).await;
+        inbound.expect("a session comes in time")
+    }
+}
+
+#[tokio::test]
+async fn of_two_sessions_on_one_connection_both_sides_keep_the_same() {
+    // Who dials is the larger peer id as often as the smaller, and each side may hear of the two in either order.
+    for case in 0..8 {
+        let (mut a, mut b) = (Scene::new().await, Scene::new().await);
+        if (case & 1 == 0) == (a.peer() < b.peer()) {
+            std::mem::swap(&mut a, &mut b);
+        }
+        let from_a = a.open(&b).await;
+        let at_b = b.inbound().await;
+        let from_b = b.open(&a).await;
+        let at_a = a.inbound().await;
+        assert_eq!(from_a.connection, at_a.connection, "one connection");
+        assert_eq!(from_b.connection, at_b.connection, "one connection");
+        let adopt = |scene: &Scene, first: SessionStreams, second: SessionStreams, swapped| {
+            let (first, second) = if swapped {
+                (second, first)
+            } else {
+                (first, second)
+            };
+            [scene.hub.adopt(first), scene.hub.adopt(second)]
+        };
+        adopt(&a, from_a, at_a, case & 2 != 0);
+        adopt(&b, from_b, at_b, case & 4 != 0);
+        let kept_a = a.hub.live(&b.peer()).expect("one stays");
+        let kept_b = b.hub.live(&a.peer()).expect("one stays");
+        assert_eq!(kept_a.standing(), kept_b.standing(), "case {case}");
+        // The end of the other one, which each side hears from its peer as well, is not the end of this one.
+        a.hub.shop.tasks.close();
+        kept_a.leave().await;
+        let ended = tokio::time::timeout(PATIENCE, kept_b.ended()).await;
+        assert!(
+            ended.is_ok(),
+            "case {case}: they do not speak with each other"
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_node_found_by_multicast_that_is_not_ours_is_dialled_once() {
+    let scene = Scene::new().await;
+    let hub = Arc::clone(&scene.hub);
+    let (told, events) = mpsc::channel(16);
+    let routing = tokio::spawn(Arc::clone(&hub).route(events));
+    let (inputs, mut heard) = mpsc::channel(16);
+    let id = ShareId::from_digest(Digest::of(b"some share"));
+    let share = hub.shop.shares.add(id, inputs).expect("a share");
+    let foreign = foreign::start().await;
+    let announce = async || {
+        let event = NetworkEvent::Discovered {
+            peer: foreign.peer,
+            addresses: vec![foreign.address.clone()],
+            source: crate::network::DiscoverySource::Mdns,
+        };
+        told.send(event).await.expect("it routes");
+    };
+
+    announce().await;
+    let offered = tokio::time::timeout(PATIENCE, heard.recv()).await;
+    let Ok(Some(ShareInput::Candidates { peers, source })) = offered else {
+        panic!("what multicast finds is a candidate");
+    };
+    assert_eq!(source, Source::Lan);
+    assert_eq!(peers, [(foreign.peer, vec![foreign.address.clone()])]);
+    let dialled = hub.session_with(foreign.peer, vec![foreign.address.clone()]);
+    let error = dialled.await.err().expect("it is not ours");
+    assert_eq!(
+        error.tried,
+        [(foreign.address.clone(), DialFailure::NotShoal)]
+    );
+
+    // It announces itself every few minutes, and other shares are opened: nobody is told again.
+    announce().await;
+    hub.introduce(&share);
+    // Through the same queue, so all before it has been routed.
+    told.send(NetworkEvent::LookupDone { key: [0; 32] })
+        .await
+        .expect("it routes");
+    drop(told);
+    routing.await.expect("it ended");
+    tokio::time::sleep(LARGER_WAITS * 2).await;
+    assert!(heard.try_recv().is_err(), "it was offered again");
+    foreign.serving.abort();
+}
