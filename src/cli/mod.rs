@@ -6,6 +6,7 @@
 mod args;
 mod commands;
 mod exit;
+mod heap;
 mod output;
 mod settings;
 mod signals;
@@ -114,6 +115,7 @@ pub fn parse(line: impl IntoIterator<Item = OsString>) -> Result<Invocation, Exi
 /// Runs a command to its end; at most two seconds from the first signal.
 #[must_use]
 pub fn run(invocation: Invocation) -> ExitCode {
+    heap::keep_pages();
     screen::clear_on_panic();
     let output = Output::new(invocation.manner);
     let runtime = match tokio::runtime::Builder::new_multi_thread()

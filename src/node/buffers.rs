@@ -16,6 +16,9 @@ const BYTES_MAX: usize = 96 * 1024 * 1024;
 /// The bound is counted in grains of this many bytes.
 const GRAIN: usize = 16 * 1024;
 
+/// Room before the bytes of each buffer, so that a header leaves in one write with what follows it.
+pub(super) const HEAD_LEN: usize = crate::wire::DATA_HEADER_LEN;
+
 /// Bytes kept for reuse.
 const KEPT_MAX: usize = 32 * 1024 * 1024;
 
@@ -35,6 +38,7 @@ struct Kept {
 /// A buffer of the length it was asked for; goes back to the pool when dropped.
 #[derive(Debug)]
 pub(super) struct Buffer {
+    /// Begins with [`HEAD_LEN`] bytes that are not the caller's.
     bytes: Vec<u8>,
     len: usize,
     kept: Arc<Mutex<Kept>>,
@@ -58,17 +62,21 @@ impl Buffers {
         let grains = u32::try_from(len.div_ceil(GRAIN).min(BYTES_MAX / GRAIN)).unwrap_or(u32::MAX);
         let permit = Arc::clone(&self.grains).acquire_many_owned(grains).await;
         let permit = permit.expect("the semaphore is never closed");
+        let needed = HEAD_LEN + len;
         let mut bytes = {
             let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
-            let fitting = kept.buffers.iter().position(|buffer| buffer.len() >= len);
+            let fitting = kept
+                .buffers
+                .iter()
+                .position(|buffer| buffer.len() >= needed);
             let bytes = fitting
                 .map(|at| kept.buffers.swap_remove(at))
                 .unwrap_or_default();
             kept.bytes -= bytes.len();
             bytes
         };
-        if bytes.len() < len {
-            bytes.resize(len, 0);
+        if bytes.len() < needed {
+            bytes.resize(needed, 0);
         }
         Buffer {
             bytes,
@@ -79,17 +87,32 @@ impl Buffers {
     }
 }
 
+impl Buffer {
+    /// `header` and the `len` bytes from `offset` on, in one. The header takes the place of the bytes before them, which are
+    /// lost: a buffer is sent from its beginning to its end, once.
+    pub(super) fn with_header(
+        &mut self,
+        header: [u8; HEAD_LEN],
+        offset: usize,
+        len: usize,
+    ) -> &[u8] {
+        let both = &mut self.bytes[offset..][..HEAD_LEN + len];
+        both[..HEAD_LEN].copy_from_slice(&header);
+        both
+    }
+}
+
 impl Deref for Buffer {
     type Target = [u8];
 
     fn deref(&self) -> &[u8] {
-        &self.bytes[..self.len]
+        &self.bytes[HEAD_LEN..][..self.len]
     }
 }
 
 impl DerefMut for Buffer {
     fn deref_mut(&mut self) -> &mut [u8] {
-        &mut self.bytes[..self.len]
+        &mut self.bytes[HEAD_LEN..][..self.len]
     }
 }
 
@@ -119,6 +142,18 @@ mod tests {
             (50_000, 77),
             "the same memory, shorter"
         );
+    }
+
+    #[tokio::test]
+    async fn a_header_stands_before_each_slice() {
+        let mut buffer = Buffers::new().take(5).await;
+        buffer.copy_from_slice(b"hello");
+        let mut sent = Vec::new();
+        for (header, offset, len) in [([7; HEAD_LEN], 0, 2), ([8; HEAD_LEN], 2, 3)] {
+            sent.extend_from_slice(buffer.with_header(header, offset, len));
+        }
+        let expected = [&[7; HEAD_LEN][..], b"he", &[8; HEAD_LEN], b"llo"].concat();
+        assert_eq!(sent, expected);
     }
 
     #[tokio::test(start_paused = true)]

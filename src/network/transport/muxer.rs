@@ -22,8 +22,11 @@ use yamux::{Config, Connection, ConnectionError, Mode};
 use joined::Joined;
 use pace::Pace;
 
-/// Largest frame we send. Each frame costs a wake-up at both ends; 1 MiB was no faster and costs memory.
-pub(super) const FRAME_LEN_MAX: usize = 256 * 1024;
+use crate::wire;
+
+/// Largest frame we send: a slice of a piece and its header. Each frame costs a wake-up at both ends; 1 MiB was no faster and
+/// costs memory.
+pub(super) const FRAME_LEN_MAX: usize = wire::SLICE_LEN_MAX as usize + wire::DATA_HEADER_LEN;
 
 /// Streams open at once on one connection, whoever opened them: a session's two, one or two each of the small protocols,
 /// and requests of Kademlia. yamux ends a connection that has more, and grants each 256 KiB from its first byte.

@@ -6,9 +6,11 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, ReadHalf};
 use tokio::sync::Semaphore;
+use tokio::time::Instant;
 
 use super::{Session, UNASKED_BYTES_MAX, digests_of};
 use crate::content::{PieceIndex, ShareId};
@@ -22,8 +24,10 @@ use crate::wire::{DATA_HEADER_LEN, DataHeader, DataKind};
 /// Pieces of one session being verified and stored at once: the next is read meanwhile.
 const CHECKS_MAX: usize = 3;
 
-/// Bytes read between two reports of progress.
-const REPORT_BYTES: usize = 64 * 1024;
+/// Progress is reported after this many bytes, and on slow connections after this long. More often costs the share's actor
+/// a turn for each, less often makes a slow peer look silent.
+const REPORT_BYTES: usize = 256 * 1024;
+const REPORT_SPAN: Duration = Duration::from_millis(50);
 
 /// Bytes dropped at once.
 const DROP_LEN: usize = 16 * 1024;
@@ -172,28 +176,7 @@ impl Reader {
             }
             _ => return Err(violation("a slice out of order")),
         };
-        let end = offset + len;
-        while collected.filled < end {
-            let until =
-                end.min(collected.filled + REPORT_BYTES.min(self.session.0.shop.down.take_max()));
-            let bytes = until - collected.filled;
-            self.session.0.shop.down.take(bytes).await;
-            self.stream
-                .read_exact(&mut collected.buffer[collected.filled..until])
-                .await
-                .map_err(closed)?;
-            collected.filled = until;
-            let bytes = bytes as u32;
-            tell(
-                &share,
-                ShareInput::Received {
-                    session,
-                    piece,
-                    bytes,
-                },
-            )
-            .await;
-        }
+        self.fill(&share, &mut collected, offset + len).await?;
         if collected.filled < piece_len {
             self.collected = Some(collected);
             return Ok(());
@@ -216,6 +199,44 @@ impl Reader {
                 .await;
             drop(permit);
         });
+        Ok(())
+    }
+
+    /// Reads into `collected` until it is filled up to `end`, and tells the share how it goes.
+    async fn fill(
+        &mut self,
+        share: &Share,
+        collected: &mut Collected,
+        end: usize,
+    ) -> Result<(), Ended> {
+        let down = &self.session.0.shop.down;
+        let (mut allowed, mut reported) = (collected.filled, collected.filled);
+        let mut reported_at = Instant::now();
+        while collected.filled < end {
+            if collected.filled == allowed {
+                allowed = end.min(allowed + down.take_max());
+                down.take(allowed - collected.filled).await;
+            }
+            let into = &mut collected.buffer[collected.filled..allowed];
+            let len = self.stream.read(into).await.map_err(closed)?;
+            if len == 0 {
+                return Err(closed(std::io::ErrorKind::UnexpectedEof.into()));
+            }
+            collected.filled += len;
+            let bytes = collected.filled - reported;
+            if collected.filled == end
+                || bytes >= REPORT_BYTES
+                || reported_at.elapsed() >= REPORT_SPAN
+            {
+                let received = ShareInput::Received {
+                    session: self.session.id(),
+                    piece: collected.piece,
+                    bytes: bytes as u32,
+                };
+                tell(share, received).await;
+                (reported, reported_at) = (collected.filled, Instant::now());
+            }
+        }
         Ok(())
     }
 

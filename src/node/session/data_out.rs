@@ -189,10 +189,11 @@ async fn write_all(
             Loaded::Piece {
                 share,
                 piece,
-                buffer,
+                mut buffer,
                 stopped,
             } => {
-                let how = write_piece(session, stream, &share, piece, &buffer, &stopped).await?;
+                let how =
+                    write_piece(session, stream, &share, piece, &mut buffer, &stopped).await?;
                 // The share has left: nobody waits for this.
                 let _ = share
                     .inputs
@@ -270,31 +271,27 @@ async fn write_piece(
     stream: &mut WriteHalf<PeerStream>,
     share: &Share,
     piece: PieceIndex,
-    bytes: &[u8],
+    buffer: &mut Buffer,
     stopped: &AtomicBool,
 ) -> std::io::Result<ServiceEnd> {
     let slice_len = session.0.shop.up.take_max().min(SLICE_LEN_MAX as usize);
     let mut offset = 0;
-    for slice in bytes.chunks(slice_len) {
-        session.0.shop.up.take(slice.len()).await;
+    while offset < buffer.len() {
+        let len = slice_len.min(buffer.len() - offset);
+        session.0.shop.up.take(len).await;
         if stopped.load(Ordering::Relaxed) {
             return Ok(ServiceEnd::Stopped);
         }
-        let kind = DataKind::Piece {
-            piece: piece.get(),
-            offset,
-        };
-        let len = slice.len() as u32;
-        write_slice(
-            stream,
-            DataHeader {
-                share: share.number,
-                kind,
-                len,
+        let header = DataHeader {
+            share: share.number,
+            kind: DataKind::Piece {
+                piece: piece.get(),
+                offset: offset as u32,
             },
-            slice,
-        )
-        .await?;
+            len: len as u32,
+        };
+        let slice = buffer.with_header(header.encode(), offset, len);
+        stream.write_all(slice).await?;
         offset += len;
         // The share has left: nobody waits for this.
         let _ = share
@@ -302,7 +299,7 @@ async fn write_piece(
             .send(ShareInput::Sent {
                 session: session.id(),
                 piece,
-                bytes: len,
+                bytes: len as u32,
             })
             .await;
     }

@@ -46,7 +46,7 @@ async fn open(mut theirs: Connection<End>, count: usize) -> Vec<yamux::Stream> {
     }
     tokio::spawn(async move {
         // It answers the ping of our end late, as on a long path: windows grow only where that pays.
-        tokio::time::sleep(Duration::from_millis(50)).await;
+        tokio::time::sleep(Duration::from_millis(500)).await;
         while let Some(Ok(_)) = poll_fn(|cx| theirs.poll_next_inbound(cx)).await {}
     });
     streams
@@ -79,7 +79,7 @@ async fn a_peer_that_fills_all_windows_costs_less_than_16_mib() {
 
     // What moves and is read at once makes the windows grow, as far as they may.
     let moving = theirs.iter_mut().zip(&mut ours).map(async |(from, to)| {
-        let bytes = vec![0; 8 << 20];
+        let bytes = vec![0; 4 << 20];
         let mut read = vec![0; bytes.len()];
         let (written, outcome) = futures::join!(from.write_all(&bytes), to.read_exact(&mut read));
         written.unwrap();
