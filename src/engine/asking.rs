@@ -6,6 +6,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+use rand::RngExt;
+
 use super::download::Progress;
 use super::pieces::PieceState;
 use super::transfer::{Peer, Quiet, Transfer};
@@ -249,7 +251,9 @@ impl Transfer {
         self.peers.get(&peer).is_some_and(is_free)
     }
 
-    /// `peer`, which has nothing to do, has just got `piece`, which is asked of somebody else.
+    /// `peer`, which has nothing to do, has just got `piece`, which is asked of somebody else. A request
+    /// that waits there moves to each new holder with one chance in the number of holders: so those who
+    /// want the piece spread evenly over those who have it, while its copies multiply.
     pub(super) fn take_over_one(&mut self, now: Time, peer: PeerKey, piece: PieceIndex) {
         let PieceState::Asked {
             first,
@@ -258,14 +262,22 @@ impl Transfer {
         else {
             return;
         };
-        let late = self.peers.get(&first).and_then(|from| {
-            self.late_request(now, first, piece, from.download.progress(now, piece)?)
-        });
-        if let Some(late) = late
-            && self.is_free(peer)
-            && let Some(best) = self.gains_most(now, peer, &[late])
-        {
-            self.move_to(now, peer, best);
+        let waits = |from: &Peer| from.download.waits(piece);
+        if !self.peers.get(&first).is_some_and(waits) || !self.is_free(peer) {
+            return;
+        }
+        let holders = self.pieces.holders(piece).max(1);
+        if self.random.random_range(0..holders) == 0 {
+            let left = Duration::ZERO;
+            let (peer_before, is_slow, is_let_go) = (first, false, true);
+            let late = Late {
+                peer: peer_before,
+                piece,
+                left,
+                is_slow,
+                is_let_go,
+            };
+            self.move_to(now, peer, late);
         }
     }
 

@@ -216,6 +216,16 @@ impl Download {
         self.told_to_wait = false;
     }
 
+    /// Whether `piece` was asked and surely is not being sent.
+    pub(super) fn waits(&self, piece: PieceIndex) -> bool {
+        let has_begun = |asked: &Asked| asked.began.is_some();
+        self.told_to_wait
+            && self
+                .asked
+                .get(&piece)
+                .is_some_and(|asked| !has_begun(asked))
+    }
+
     /// The peer says that our requests wait.
     pub(super) fn on_queued(&mut self) {
         self.told_to_wait = true;

@@ -69,7 +69,12 @@ impl Fresh {
         view: &impl View,
     ) -> Option<(u32, usize)> {
         if !view.is_seed() {
-            return (!waiting.is_empty()).then_some((1, 0));
+            let rarest = waiting
+                .iter()
+                .enumerate()
+                .map(|(at, piece)| (view.holders(*piece), at))
+                .min();
+            return rarest.map(|(_, at)| (1, at));
         }
         let rank = |piece: PieceIndex| match self.served(piece).max(view.holders(piece)) {
             0 => match self.promises.get(&piece) {

@@ -3,9 +3,11 @@
 //! Turns each message into changes of the parts (`pieces`, `download`, `upload`) and judges nonsense and
 //! violations. Decides nothing about whom to ask or serve. Called by `transfer`.
 
+use rand::RngExt;
+
 use super::download::Download;
 use super::pieces::{Holdings, PieceState};
-use super::transfer::Transfer;
+use super::transfer::{Peer, Transfer};
 use super::upload::Cancelled;
 use super::{Cause, Event, Output, Parting, PeerKey, Time, tuning};
 use crate::content::{Bitfield, PieceIndex};
@@ -237,7 +239,7 @@ impl Transfer {
         let mut haves = std::mem::take(&mut self.haves);
         haves.sort_unstable();
         let runs = runs_of(haves);
-        let peers: Vec<PeerKey> = self.peers.keys().copied().collect();
+        let peers = self.peers_to_tell();
         for peer in &peers {
             for runs in runs.chunks(tuning::RUNS_PER_MESSAGE_MAX) {
                 self.send(
@@ -251,6 +253,21 @@ impl Transfer {
         for peer in peers {
             self.check_completed_peer(now, peer);
         }
+    }
+
+    /// The peers in the order in which they hear of a new piece: who hears first asks first and is served
+    /// first, so newcomers lead and the others begin with another one each time.
+    fn peers_to_tell(&mut self) -> Vec<PeerKey> {
+        let count = self.pieces.count();
+        let has = |peer: &Peer| peer.holdings.count(count).min(tuning::NEWCOMER_PIECES);
+        let peers = self.peers.iter().map(|(key, peer)| (has(peer), *key));
+        let mut peers: Vec<(u32, PeerKey)> = peers.collect();
+        if !peers.is_empty() {
+            let first = self.random.random_range(0..peers.len());
+            peers.rotate_left(first);
+        }
+        peers.sort_by_key(|(has, _)| *has);
+        peers.into_iter().map(|(_, peer)| peer).collect()
     }
 
     /// Tells of a peer that holds everything, and parts from it when both do.

@@ -108,6 +108,10 @@ pub const SERVICE_LONG: Duration = Duration::from_secs(5);
 /// Every n-th turn goes to whom waited longest, whatever it gave: newcomers start that way.
 pub const OPTIMISTIC_TURN: u32 = 4;
 
+/// A peer that has fewer pieces than this is served before those to whom more is owed, those with the fewest
+/// first: its uplink is idle until it has something to give.
+pub const NEWCOMER_PIECES: u32 = 4;
+
 /// Peers a share tries to stay connected to.
 pub const PEERS_TARGET: usize = 40;
 

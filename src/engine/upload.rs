@@ -7,6 +7,7 @@
 //! once before any goes twice (`fresh`). Takes plain numbers; reads nothing. Called by `transfer`.
 //! Sources: FairTorrent (debt), BEP 16 (first copies).
 
+use std::cmp::Reverse;
 use std::collections::{BTreeMap, VecDeque};
 
 use super::fresh::{Fresh, PROMISED_ELSEWHERE};
@@ -259,11 +260,27 @@ impl Upload {
         let others_wait = self.queues.iter().any(|entry| waits(&entry));
         let per_turn = self.rate.bytes_per_sec(now) / TURNS_PER_SEC;
         let turn_bytes = per_turn.clamp(TURN_BYTES_MIN, TURN_BYTES_MAX);
-        // A peer in its turn keeps its pipe filled; beyond its turn only while nobody else waits.
+        // A peer in its turn keeps its pipe filled; beyond its turn only while nobody else waits. Two peers
+        // in service keep the uplink busy by themselves: a piece that would only queue behind the first
+        // is better given to whoever comes next.
+        let in_service = self
+            .queues
+            .values()
+            .filter(|queue| !queue.service.is_empty());
+        let depth = if in_service.count() >= tuning::SERVED_PEERS_MIN || per_turn == 0 {
+            1
+        } else {
+            tuning::SERVICE_DEPTH
+        };
         let more = |peer: &PeerKey, queue: &Queue| {
-            let deep = queue.service.len() < tuning::SERVICE_DEPTH
-                || (queue.service.len() < SERVICE_PIECES_MAX && queue.service_bytes < turn_bytes);
-            let in_turn = queue.turn_bytes < turn_bytes || !others_wait;
+            let Some(next) = queue.waiting.front() else {
+                return false;
+            };
+            let len = u64::from(view.len_of(*next));
+            let deep = queue.service.len() < depth
+                || (queue.service.len() < SERVICE_PIECES_MAX
+                    && queue.service_bytes + len <= turn_bytes);
+            let in_turn = queue.turn_bytes + len <= turn_bytes || !others_wait;
             !queue.service.is_empty() && deep && in_turn && is_asking(peer, queue)
         };
         if let Some((peer, _)) = self.queues.iter().find(|(peer, queue)| more(peer, queue)) {
@@ -291,11 +308,11 @@ impl Upload {
             })
         } else {
             waiting.min_by_key(|entry| {
-                let sent = i128::from(entry.1.rate.total());
-                (
-                    sent - i128::from(view.standing(*entry.0).gave),
-                    by_wait(entry),
-                )
+                let standing = view.standing(*entry.0);
+                let debt = i128::from(standing.gave) - i128::from(entry.1.rate.total());
+                let has = standing.holds.max(entry.1.taken);
+                let newness = has.min(tuning::NEWCOMER_PIECES);
+                (newness, Reverse(debt), by_wait(entry))
             })
         };
         let peer = *chosen?.0;
@@ -321,12 +338,14 @@ impl Upload {
         self.fresh.suggest(now, asking, view)
     }
 
-    /// Peers that wait and were told nothing for a heartbeat, with the piece in service for them if
-    /// any; they count as told.
+    /// Peers that begin to wait, or were told nothing for a heartbeat, with the piece in service for them
+    /// if any; they count as told. Who knows that it waits may ask for its pieces elsewhere.
     pub(super) fn heartbeats(&mut self, now: Time) -> Vec<(PeerKey, Option<PieceIndex>)> {
         let mut due = Vec::new();
         for (peer, queue) in &mut self.queues {
-            if queue.is_busy() && now >= queue.last_said + tuning::HEARTBEAT {
+            let begins_to_wait = queue.is_waiting_for_turn() && !queue.told_to_wait;
+            let is_due = queue.is_busy() && now >= queue.last_said + tuning::HEARTBEAT;
+            if begins_to_wait || is_due {
                 queue.last_said = now;
                 queue.told_to_wait = queue.service.is_empty();
                 due.push((*peer, queue.service.first().map(|service| service.piece)));
@@ -547,18 +566,50 @@ mod tests {
     fn waiting_is_not_silence() {
         let mut upload = upload(6, 0..2);
         drain(&mut upload, at(0), &SEED);
-        assert_eq!(upload.heartbeats(at(100)), []);
+        let waiting = 6 - tuning::SERVED_PEERS_MIN;
+        let told = upload.heartbeats(at(100));
+        assert_eq!(told.len(), waiting, "who begins to wait is told at once");
+        assert!(told.iter().all(|(_, piece)| piece.is_none()));
+        assert_eq!(upload.heartbeats(at(200)), []);
         let due = upload.heartbeats(at(0) + tuning::HEARTBEAT);
-        assert_eq!(
-            due.len(),
-            6,
-            "those in service are told as well while nothing flows"
-        );
-        assert_eq!(
-            due.iter().filter(|(_, piece)| piece.is_none()).count(),
-            6 - tuning::SERVED_PEERS_MIN
-        );
-        assert_eq!(upload.heartbeats(at(600)), []);
+        assert_eq!(due.len(), tuning::SERVED_PEERS_MIN, "nothing flows to them");
+        assert!(due.iter().all(|(_, piece)| piece.is_some()));
+        let due = upload.heartbeats(at(100) + tuning::HEARTBEAT);
+        assert_eq!(due.len(), waiting);
+    }
+
+    #[test]
+    fn who_has_next_to_nothing_comes_before_whom_we_owe() {
+        let mut upload = upload(3, 0..8);
+        let swarm = Swarm {
+            best: Some(PeerKey(0)),
+            ..LEECHER
+        };
+        let mut taken = [0_u32; 3];
+        for step in 0..3 * tuning::NEWCOMER_PIECES {
+            let now = at(u64::from(step) * 100);
+            for (peer, piece) in drain(&mut upload, now, &swarm) {
+                taken[peer.0 as usize] += 1;
+                upload.on_sent(now, peer, LEN);
+                upload.on_ended(now, peer, piece, LEN, true);
+            }
+            if taken.iter().sum::<u32>() >= 2 * tuning::NEWCOMER_PIECES {
+                break;
+            }
+        }
+        let (least, most) = (taken.iter().min(), taken.iter().max());
+        assert!(least >= Some(&2) && most <= Some(&4), "{taken:?}");
+    }
+
+    #[test]
+    fn a_second_piece_does_not_queue_where_another_peer_could_be_served() {
+        let mut upload = upload(1, 0..4);
+        assert_eq!(drain(&mut upload, at(0), &SEED).len(), 1);
+        upload.peer_joins(at(1), PeerKey(1));
+        assert!(upload.request(at(1), PeerKey(1), PieceIndex::new(9)));
+        let (peer, _) = upload.next(at(1), &SEED).expect("a place is free");
+        assert_eq!(peer, PeerKey(1));
+        assert_eq!(upload.next(at(1), &SEED), None);
     }
 
     #[test]
