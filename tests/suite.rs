@@ -8,6 +8,7 @@
 mod choosing;
 mod cli;
 mod contract;
+mod crash;
 mod discovery;
 mod disk;
 mod interfaces;
