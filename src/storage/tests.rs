@@ -4,6 +4,7 @@
 //! drops with a process too.
 #![allow(clippy::unwrap_used)]
 
+mod swapper;
 mod times;
 
 use std::ffi::OsStr;
