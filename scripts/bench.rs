@@ -3,6 +3,8 @@
 //! Only ratios within one call mean something on a busy machine, so each run of a measure is paired with a run
 //! of its yardstick. Run by `scripts/bench`.
 
+mod bench_wire;
+
 use std::error::Error;
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader, Read, Write};
@@ -36,6 +38,21 @@ enum What {
         #[arg(long, default_value_t = 2048)]
         mib: u64,
     },
+    /// The program beside its own data stream and beside TLS alone, in CPU seconds and ratios.
+    Wire {
+        /// Bytes moved, in MiB.
+        #[arg(long, default_value_t = 1024)]
+        mib: u64,
+    },
+    /// One bare transfer of `wire`, in this process.
+    #[command(hide = true)]
+    WireOnce {
+        kind: bench_wire::Kind,
+        #[arg(long)]
+        mib: u64,
+        #[arg(long)]
+        folder: PathBuf,
+    },
     /// `fetch` of a 1 KiB file by its link, from process start to exit.
     StartUp,
 }
@@ -64,6 +81,9 @@ fn say(text: &str) {
 }
 
 fn run(bench: &Bench) -> Result<()> {
+    if let What::WireOnce { kind, mib, folder } = &bench.what {
+        return bench_wire::once(*kind, *mib, folder);
+    }
     let folder = match &bench.work {
         Some(work) => tempfile::tempdir_in(work)?,
         None => tempfile::tempdir()?,
@@ -74,6 +94,8 @@ fn run(bench: &Bench) -> Result<()> {
     };
     let lines = match bench.what {
         What::Transfer { mib } => transfer(&lab, mib, bench.runs)?,
+        What::Wire { mib } => bench_wire::wire(&lab, mib, bench.runs)?,
+        What::WireOnce { .. } => Vec::new(),
         What::StartUp => start_up(&lab, bench.runs.max(20))?,
     };
     let target = lab
