@@ -14,6 +14,7 @@ mod small_files;
 mod start_up;
 mod swarm;
 mod transfer;
+mod wire;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -62,6 +63,21 @@ enum What {
         #[arg(long, default_value_t = 2048)]
         mib: u64,
     },
+    /// The program beside its own data stream and beside TLS alone, in CPU seconds and ratios.
+    Wire {
+        /// Bytes moved, in MiB.
+        #[arg(long, default_value_t = 1024)]
+        mib: u64,
+    },
+    /// One bare transfer of `wire`, in this process.
+    #[command(hide = true)]
+    WireOnce {
+        kind: wire::Kind,
+        #[arg(long)]
+        mib: u64,
+        #[arg(long)]
+        folder: PathBuf,
+    },
     /// Many small files; beside `tar` through a plain TCP pipe.
     SmallFiles {
         /// Number of files of 4 KiB.
@@ -101,10 +117,15 @@ fn main() -> ExitCode {
 }
 
 fn run(bench: &Bench) -> Result<()> {
+    if let What::WireOnce { kind, mib, folder } = &bench.what {
+        return wire::once(*kind, *mib, folder);
+    }
     let lab = Lab::new(bench.work.as_deref())?;
     let peers = peers::Peers::find(&bench.peers, &bench.contenders);
     let lines = match &bench.what {
         What::Transfer { mib } => transfer::run(&lab, &peers, *mib, bench.runs)?,
+        What::Wire { mib } => wire::run(&lab, *mib, bench.runs)?,
+        What::WireOnce { .. } => Vec::new(),
         What::SmallFiles { count } => small_files::run(&lab, *count, bench.runs)?,
         What::Import { mib } => import::run(&lab, *mib, bench.runs)?,
         What::Swarm { only } => swarm::run(&lab, &peers, only, bench.runs)?,

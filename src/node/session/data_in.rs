@@ -24,9 +24,8 @@ use crate::wire::{DATA_HEADER_LEN, DataHeader, DataKind};
 /// Pieces of one session being verified and stored at once: the next is read meanwhile.
 const CHECKS_MAX: usize = 3;
 
-/// Progress is reported after this many bytes, and on slow connections after this long. More often costs the share's actor
-/// a turn for each, less often makes a slow peer look silent.
-const REPORT_BYTES: usize = 256 * 1024;
+/// Progress within a piece is reported this often. More often costs the share's actor turns, less often makes a slow peer
+/// look silent.
 const REPORT_SPAN: Duration = Duration::from_millis(50);
 
 /// Bytes dropped at once.
@@ -41,6 +40,9 @@ struct Collected {
     piece: PieceIndex,
     buffer: Buffer,
     filled: usize,
+    /// Bytes that the share was told of, and when.
+    reported: usize,
+    reported_at: Instant,
 }
 
 pub(super) async fn read(session: Session, stream: ReadHalf<PeerStream>) {
@@ -172,6 +174,8 @@ impl Reader {
                     piece,
                     buffer,
                     filled: 0,
+                    reported: 0,
+                    reported_at: Instant::now(),
                 }
             }
             _ => return Err(violation("a slice out of order")),
@@ -210,8 +214,7 @@ impl Reader {
         end: usize,
     ) -> Result<(), Ended> {
         let down = &self.session.0.shop.down;
-        let (mut allowed, mut reported) = (collected.filled, collected.filled);
-        let mut reported_at = Instant::now();
+        let mut allowed = collected.filled;
         while collected.filled < end {
             if collected.filled == allowed {
                 allowed = end.min(allowed + down.take_max());
@@ -223,18 +226,16 @@ impl Reader {
                 return Err(closed(std::io::ErrorKind::UnexpectedEof.into()));
             }
             collected.filled += len;
-            let bytes = collected.filled - reported;
-            if collected.filled == end
-                || bytes >= REPORT_BYTES
-                || reported_at.elapsed() >= REPORT_SPAN
-            {
+            let is_whole = collected.filled == collected.buffer.len();
+            if is_whole || collected.reported_at.elapsed() >= REPORT_SPAN {
                 let received = ShareInput::Received {
                     session: self.session.id(),
                     piece: collected.piece,
-                    bytes: bytes as u32,
+                    bytes: (collected.filled - collected.reported) as u32,
                 };
                 tell(share, received).await;
-                (reported, reported_at) = (collected.filled, Instant::now());
+                collected.reported = collected.filled;
+                collected.reported_at = Instant::now();
             }
         }
         Ok(())

@@ -5,9 +5,11 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use tokio::io::{AsyncWriteExt, WriteHalf};
 use tokio::sync::mpsc;
+use tokio::time::Instant;
 
 use super::{DataJob, Session};
 use crate::content::{Digest, LayerRange, PieceIndex, ShareId, ShareInfo};
@@ -16,6 +18,9 @@ use crate::network::PeerStream;
 use crate::node::buffers::Buffer;
 use crate::node::share::{Share, ShareInput};
 use crate::wire::{DataHeader, DataKind, SLICE_LEN_MAX, ShareNumber};
+
+/// Progress within a piece is reported this often; each report is a turn of the share's actor.
+const REPORT_SPAN: Duration = Duration::from_millis(50);
 
 /// A job whose bytes are in memory.
 enum Loaded {
@@ -275,12 +280,34 @@ async fn write_piece(
     stopped: &AtomicBool,
 ) -> std::io::Result<ServiceEnd> {
     let slice_len = session.0.shop.up.take_max().min(SLICE_LEN_MAX as usize);
-    let mut offset = 0;
-    while offset < buffer.len() {
+    let (mut offset, mut reported) = (0, 0);
+    let mut reported_at = Instant::now();
+    loop {
+        let is_whole = offset == buffer.len();
+        let is_stopped = stopped.load(Ordering::Relaxed);
+        let is_due = is_whole || is_stopped || reported_at.elapsed() >= REPORT_SPAN;
+        if is_due && offset > reported {
+            let sent = ShareInput::Sent {
+                session: session.id(),
+                piece,
+                bytes: (offset - reported) as u32,
+            };
+            // The share has left: nobody waits for this.
+            let _ = share.inputs.send(sent).await;
+            (reported, reported_at) = (offset, Instant::now());
+        }
+        if is_whole || is_stopped {
+            let how = if is_whole {
+                ServiceEnd::Whole
+            } else {
+                ServiceEnd::Stopped
+            };
+            return Ok(how);
+        }
         let len = slice_len.min(buffer.len() - offset);
         session.0.shop.up.take(len).await;
         if stopped.load(Ordering::Relaxed) {
-            return Ok(ServiceEnd::Stopped);
+            continue;
         }
         let header = DataHeader {
             share: share.number,
@@ -293,17 +320,7 @@ async fn write_piece(
         let slice = buffer.with_header(header.encode(), offset, len);
         stream.write_all(slice).await?;
         offset += len;
-        // The share has left: nobody waits for this.
-        let _ = share
-            .inputs
-            .send(ShareInput::Sent {
-                session: session.id(),
-                piece,
-                bytes: len as u32,
-            })
-            .await;
     }
-    Ok(ServiceEnd::Whole)
 }
 
 async fn write_slice(
