@@ -79,7 +79,10 @@ pub(crate) fn run(lab: &Lab, mib: u64, runs: usize) -> Result<Vec<Value>> {
         let before = cpu_of(seeder.process.0.id())?;
         let (fetch, into) = lab.fetch(&seeder.link)?;
         std::fs::remove_dir_all(into)?;
-        results.push((fetch.wall, fetch.cpu + cpu_of(seeder.process.0.id())? - before));
+        results.push((
+            fetch.wall,
+            fetch.cpu + cpu_of(seeder.process.0.id())? - before,
+        ));
         if round == 0 {
             continue;
         }

@@ -1,28 +1,22 @@
 //! Reader of a data stream: bytes go straight into the buffer of their piece.
 //!
-//! One piece is collected at a time; a slice of anything else drops it. A whole piece is verified and
-//! stored on a blocking thread while the next one is read, a few at a time. Bytes nobody asked for end the
-//! session.
+//! One piece is collected at a time; a slice of anything else drops it. A whole piece goes to `checks` while the next one
+//! is read. Bytes nobody asked for end the session.
 
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, ReadHalf};
-use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
+use super::checks::Checks;
 use super::{Session, UNASKED_BYTES_MAX, digests_of};
 use crate::content::{PieceIndex, ShareId};
 use crate::engine::DownCause;
 use crate::network::PeerStream;
 use crate::node::buffers::Buffer;
-use crate::node::share::{Checked, ReadyShare, Share, ShareInput};
-use crate::storage::StorageError;
+use crate::node::share::{Share, ShareInput};
 use crate::wire::{DATA_HEADER_LEN, DataHeader, DataKind};
-
-/// Pieces of one session being verified and stored at once: the next is read meanwhile.
-const CHECKS_MAX: usize = 3;
 
 /// Progress within a piece is reported this often. More often costs the share's actor turns, less often makes a slow peer
 /// look silent.
@@ -51,7 +45,7 @@ pub(super) async fn read(session: Session, stream: ReadHalf<PeerStream>) {
         session: session.clone(),
         stream,
         collected: None,
-        checks: Arc::new(Semaphore::new(CHECKS_MAX)),
+        checks: Checks::new(),
         received: 0,
     };
     let (cause, reason) = tokio::select! {
@@ -65,7 +59,7 @@ struct Reader {
     session: Session,
     stream: ReadHalf<PeerStream>,
     collected: Option<Collected>,
-    checks: Arc<Semaphore>,
+    checks: Checks,
     received: u64,
 }
 
@@ -185,24 +179,9 @@ impl Reader {
             self.collected = Some(collected);
             return Ok(());
         }
-        tell(&share, ShareInput::Arrived { session, piece }).await;
-        let permit = Arc::clone(&self.checks)
-            .acquire_owned()
-            .await
-            .expect("the semaphore is never closed");
-        self.session.0.shop.tasks.spawn(async move {
-            let outcome = check(share.clone(), collected).await;
-            // The share has left: nobody waits for this.
-            let _ = share
-                .inputs
-                .send(ShareInput::Checked {
-                    session,
-                    piece,
-                    outcome,
-                })
-                .await;
-            drop(permit);
-        });
+        let tasks = &self.session.0.shop.tasks;
+        let whole = (piece, collected.buffer);
+        self.checks.begin(tasks, share, session, whole).await;
         Ok(())
     }
 
@@ -265,36 +244,6 @@ impl Reader {
 async fn tell(share: &Share, input: ShareInput) {
     // The share has left: nobody waits for this.
     let _ = share.inputs.send(input).await;
-}
-
-/// Verifies and stores a piece on a blocking thread.
-async fn check(share: Share, collected: Collected) -> Checked {
-    let checking = tokio::task::spawn_blocking(move || {
-        let ready = share
-            .ready
-            .get()
-            .expect("pieces are read only for ready shares");
-        verify_and_store(ready, collected.piece, &collected.buffer)
-    });
-    checking.await.unwrap_or_else(|panic| {
-        let path = std::path::PathBuf::new();
-        Checked::Failed(StorageError::Write {
-            path,
-            source: std::io::Error::other(panic.to_string()),
-        })
-    })
-}
-
-fn verify_and_store(ready: &ReadyShare, piece: PieceIndex, bytes: &[u8]) -> Checked {
-    let Some(verified) = ready.hashes.verify(ready.geometry(), piece, bytes) else {
-        return Checked::Corrupt;
-    };
-    match ready.store.write_piece(verified) {
-        Ok(published) => Checked::Stored {
-            published: published.map(|file| ready.manifest.file(file).path.as_str().to_owned()),
-        },
-        Err(error) => Checked::Failed(error),
-    }
 }
 
 fn closed(error: std::io::Error) -> Ended {

@@ -5,6 +5,7 @@
 //! given. When one ends, all end, and every share linked here is told at once. Source:
 //! `src/wire/PROTOCOL.md`.
 
+mod checks;
 mod control;
 mod data_in;
 mod data_out;
