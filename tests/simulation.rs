@@ -4,6 +4,7 @@
 
 mod bound;
 mod faults;
+mod promises;
 mod sweeps;
 
 use std::time::Duration;

@@ -186,7 +186,7 @@ impl Transfer {
         let peers = std::mem::take(&mut self.to_fill);
         for peer in peers.iter().copied() {
             let mut asked = Vec::new();
-            while let Some(piece) = self.pick(peer) {
+            while let Some(piece) = self.pick(now, peer) {
                 if !self.note_ask(now, peer, piece) {
                     break;
                 }
@@ -212,19 +212,34 @@ impl Transfer {
         }
     }
 
-    /// The next piece to ask of `peer`, if it has room and one is missing.
-    pub(super) fn pick(&mut self, peer: PeerKey) -> Option<PieceIndex> {
-        let state = self.peers.get_mut(&peer)?;
+    /// The next piece to ask of `peer`, if it has room and one is missing. A snubbed peer is asked for one
+    /// piece at a time, and only for what nobody else could send.
+    fn pick(&mut self, now: Time, peer: PeerKey) -> Option<PieceIndex> {
+        let state = self.peers.get(&peer)?;
         if state.download.is_suspect() || !state.download.has_room(self.geometry.piece_len()) {
             return None;
         }
-        if self.sequential {
-            return self.pieces.pick_in_order(&state.holdings, 0);
+        let piece = if self.sequential {
+            self.pieces.pick_in_order(&state.holdings, 0)
+        } else if self.pieces.held().count() < tuning::RANDOM_FIRST_PIECES {
+            self.pieces.pick_random(&state.holdings, &mut self.random)
+        } else {
+            self.pieces.pick_rarest(&state.holdings, &mut self.random)
+        }?;
+        if state.download.is_snubbed(now)
+            && (state.download.relied_count() > 0 || self.has_better(now, piece))
+        {
+            return None;
         }
-        if self.pieces.held().count() < tuning::RANDOM_FIRST_PIECES {
-            return self.pieces.pick_random(&state.holdings, &mut self.random);
-        }
-        self.pieces.pick_rarest(&state.holdings, &mut self.random)
+        Some(piece)
+    }
+
+    /// Whether a peer that is neither silent nor slow holds `piece`.
+    fn has_better(&self, now: Time, piece: PieceIndex) -> bool {
+        self.peers.values().any(|state| {
+            let is_good = !state.download.is_suspect() && !state.download.is_snubbed(now);
+            is_good && state.holdings.contains(piece)
+        })
     }
 
     /// Idle peers take over what would come much later elsewhere: a request still waiting is moved, a
@@ -232,7 +247,7 @@ impl Transfer {
     fn take_over(&mut self, now: Time, peers: impl Iterator<Item = PeerKey>) {
         let mut late = None;
         for peer in peers {
-            while self.is_free(peer) {
+            while self.is_free(now, peer) {
                 let late_now = late.take().unwrap_or_else(|| self.late_requests(now));
                 let best = self.gains_most(now, peer, &late_now);
                 let Some(best) = best else {
@@ -246,8 +261,11 @@ impl Transfer {
         }
     }
 
-    fn is_free(&self, peer: PeerKey) -> bool {
-        let is_free = |state: &Peer| !state.download.is_suspect() && state.download.is_idle();
+    fn is_free(&self, now: Time, peer: PeerKey) -> bool {
+        let is_free = |state: &Peer| {
+            let download = &state.download;
+            download.is_idle() && !download.is_suspect() && !download.is_snubbed(now)
+        };
         self.peers.get(&peer).is_some_and(is_free)
     }
 
@@ -263,7 +281,7 @@ impl Transfer {
             return;
         };
         let waits = |from: &Peer| from.download.waits(piece);
-        if !self.peers.get(&first).is_some_and(waits) || !self.is_free(peer) {
+        if !self.peers.get(&first).is_some_and(waits) || !self.is_free(now, peer) {
             return;
         }
         let holders = self.pieces.holders(piece).max(1);
@@ -285,6 +303,11 @@ impl Transfer {
         if late.is_slow {
             let piece = BTreeSet::from([late.piece]);
             self.reroutes.begin(now, late.peer, Cause::Slow, piece);
+            if late.left >= tuning::SNUB_LEFT_MIN
+                && let Some(from) = self.peers.get_mut(&late.peer)
+            {
+                from.download.snub(now);
+            }
         }
         if late.is_let_go {
             self.withdraw(late.peer, late.piece);

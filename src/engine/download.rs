@@ -82,6 +82,8 @@ pub(super) struct Download {
     last_heard: Time,
     busy_since: Time,
     suspect_since: Option<Time>,
+    /// A piece was asked elsewhere because it was slow here: until then it gets no more than it must.
+    snubbed_until: Option<Time>,
     /// The peer said `Queued` and has sent no byte since: nothing of ours is in service.
     told_to_wait: bool,
     rate: Rate,
@@ -102,6 +104,7 @@ impl Download {
             last_heard: now,
             busy_since: now,
             suspect_since: None,
+            snubbed_until: None,
             told_to_wait: false,
             rate: Rate::default(),
         }
@@ -241,6 +244,7 @@ impl Download {
         let Some(asked) = self.forget(piece) else {
             return;
         };
+        self.snubbed_until = None;
         let began = self.last_arrival.max(asked.at);
         let sample = now.duration_since(began);
         self.piece_time = Some(
@@ -274,6 +278,20 @@ impl Download {
         if let Some(since) = &mut self.suspect_since {
             *since = now;
         }
+    }
+
+    /// A piece had to be asked elsewhere because it comes so slowly.
+    pub(super) fn snub(&mut self, now: Time) {
+        self.snubbed_until = Some(now + tuning::SNUB_SPAN);
+    }
+
+    pub(super) fn is_snubbed(&self, now: Time) -> bool {
+        self.snubbed_until.is_some_and(|until| now < until)
+    }
+
+    /// Whether it has said nothing for [`tuning::SILENCE_MIN`], asked or not.
+    pub(super) fn is_quiet(&self, now: Time) -> bool {
+        now.duration_since(self.last_heard) >= tuning::SILENCE_MIN
     }
 
     pub(super) fn is_suspect(&self) -> bool {
@@ -359,12 +377,14 @@ impl Download {
             0 => age,
             rate => span(ahead.bytes + u64::from(asked.len), rate),
         };
-        if self.told_to_wait || ahead.count > 1 {
-            Some(Progress::Waits { left })
-        } else if ahead.count == 0 && rate == 0 && age > tuning::RATE_SPAN {
-            Some(Progress::Arrives { left })
-        } else {
-            None
+        let is_old = age > tuning::RATE_SPAN;
+        match ahead.count {
+            _ if self.told_to_wait => Some(Progress::Waits { left }),
+            0 if is_old => Some(Progress::Arrives { left }),
+            0 => None,
+            // One may have ended and the next begun without a word; not for so long, though.
+            1 if !is_old => None,
+            _ => Some(Progress::Waits { left }),
         }
     }
 
@@ -460,6 +480,16 @@ mod tests {
     }
 
     #[test]
+    fn a_snub_ends_with_the_next_piece_or_in_time() {
+        let (mut download, now) = steady(3, 50);
+        download.snub(now);
+        assert!(download.is_snubbed(now) && !download.is_snubbed(now + tuning::SNUB_SPAN));
+        download.ask(now, piece(7), LEN);
+        download.on_arrived(now, piece(7));
+        assert!(!download.is_snubbed(now));
+    }
+
+    #[test]
     fn any_frame_ends_suspicion() {
         let mut download = Download::new(at(0), LEN);
         download.ask(at(0), piece(0), LEN);
@@ -498,6 +528,17 @@ mod tests {
         assert!(waits(&download, 0));
         download.on_bytes(at(9), piece(1), 10);
         assert!(!waits(&download, 0) && !waits(&download, 1));
+    }
+
+    #[test]
+    fn a_request_behind_one_that_dribbles_is_known_to_wait() {
+        let mut download = Download::new(at(0), LEN);
+        (0..2).for_each(|index| download.ask(at(0), piece(index), LEN));
+        for second in 1..10 {
+            download.on_bytes(at(second * 1_000), piece(0), 1);
+        }
+        let expected = Some(Progress::Waits { left: NEVER });
+        assert_eq!(download.progress(at(9_100), piece(1)), expected);
     }
 
     #[test]

@@ -265,6 +265,10 @@ mod tests {
         fn standing(&self, _: PeerKey) -> Standing {
             Standing { gave: 0, holds: 0 }
         }
+
+        fn is_quiet(&self, _: PeerKey) -> bool {
+            false
+        }
     }
 
     fn at(millis: u64) -> Time {

@@ -176,6 +176,15 @@ impl Transfer {
         piece: PieceIndex,
         reason: RejectReason,
     ) {
+        if reason == RejectReason::NotHeld
+            && let Some(state) = self.peers.get_mut(&peer)
+            && state.holdings.contains(piece)
+        {
+            state.unkept_claims += 1;
+            if state.unkept_claims > tuning::UNKEPT_CLAIMS_MAX {
+                return self.part(now, peer, Parting::Violation);
+            }
+        }
         match reason {
             RejectReason::NotHeld | RejectReason::Unreadable => self.on_dont_have(now, peer, piece),
             RejectReason::Busy | RejectReason::Leaving => {

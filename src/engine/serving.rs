@@ -74,6 +74,7 @@ impl Transfer {
     pub(super) fn serve(&mut self, now: Time) {
         self.upload.on_time(now);
         let swarm = SwarmView {
+            now,
             geometry: &self.geometry,
             pieces: &self.pieces,
             peers: &self.peers,
@@ -101,6 +102,7 @@ impl Transfer {
 
 /// What `upload` sees of the swarm.
 struct SwarmView<'a> {
+    now: Time,
     geometry: &'a Geometry,
     pieces: &'a Pieces,
     peers: &'a BTreeMap<PeerKey, Peer>,
@@ -127,5 +129,9 @@ impl View for SwarmView<'_> {
         self.peers
             .get(&peer)
             .map_or(Standing { gave: 0, holds: 0 }, standing)
+    }
+    fn is_quiet(&self, peer: PeerKey) -> bool {
+        let is_quiet = |state: &Peer| state.download.is_quiet(self.now);
+        self.peers.get(&peer).is_none_or(is_quiet)
     }
 }

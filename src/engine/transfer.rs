@@ -42,6 +42,8 @@ pub(super) struct Peer {
     pub(super) holdings: Holdings,
     pub(super) completed_told: bool,
     pub(super) nonsense: u32,
+    /// Pieces it announced and then refused as not held.
+    pub(super) unkept_claims: u32,
     pub(super) download: Download,
 }
 
@@ -297,6 +299,7 @@ impl Transfer {
                 holdings,
                 completed_told: false,
                 nonsense: 0,
+                unkept_claims: 0,
                 download,
             },
         );

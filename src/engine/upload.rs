@@ -47,6 +47,8 @@ pub(super) trait View {
     fn holders(&self, piece: PieceIndex) -> u32;
     /// What is known of a peer.
     fn standing(&self, peer: PeerKey) -> Standing;
+    /// Whether a peer has said nothing for so long that it may be gone.
+    fn is_quiet(&self, peer: PeerKey) -> bool;
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -244,7 +246,9 @@ impl Upload {
         // A seed passes over who waits only for repeats while others wait for first copies.
         let has_first = |peer: &PeerKey, queue: &Queue| {
             let best = self.fresh.choose(*peer, &queue.waiting, view);
-            best.is_some_and(|(rank, _)| rank <= PROMISED_ELSEWHERE) && !queue.hides(*peer, view)
+            best.is_some_and(|(rank, _)| rank <= PROMISED_ELSEWHERE)
+                && !queue.hides(*peer, view)
+                && !view.is_quiet(*peer)
         };
         let firsts = view.is_seed()
             && (self.fresh.is_suggesting(now)
@@ -298,13 +302,16 @@ impl Upload {
         let waiting = self.queues.iter().filter(waits);
         let by_wait = |(peer, queue): &(&PeerKey, &Queue)| (queue.last_turn, **peer);
         let is_optimistic = turns.is_multiple_of(tuning::OPTIMISTIC_TURN);
-        let chosen = if is_optimistic || view.is_seed() && turns.is_multiple_of(2) {
+        // Who may be gone takes a place for nothing: it is tried in the optimistic turns only.
+        let chosen = if is_optimistic {
             waiting.min_by_key(by_wait)
+        } else if view.is_seed() && turns.is_multiple_of(2) {
+            waiting.min_by_key(|entry| (view.is_quiet(*entry.0), by_wait(entry)))
         } else if view.is_seed() {
             // What it took counts as well as what it says it has: who hides its pieces is not deprived.
             waiting.min_by_key(|entry| {
                 let has = view.standing(*entry.0).holds.max(entry.1.taken);
-                (has, by_wait(entry))
+                (view.is_quiet(*entry.0), has, by_wait(entry))
             })
         } else {
             waiting.min_by_key(|entry| {
@@ -312,7 +319,8 @@ impl Upload {
                 let debt = i128::from(standing.gave) - i128::from(entry.1.rate.total());
                 let has = standing.holds.max(entry.1.taken);
                 let newness = has.min(tuning::NEWCOMER_PIECES);
-                (newness, Reverse(debt), by_wait(entry))
+                let is_quiet = view.is_quiet(*entry.0);
+                (is_quiet, newness, Reverse(debt), by_wait(entry))
             })
         };
         let peer = *chosen?.0;
@@ -446,6 +454,7 @@ mod tests {
         seed: bool,
         len: u32,
         best: Option<PeerKey>,
+        quiet: Option<PeerKey>,
     }
 
     impl View for Swarm {
@@ -465,17 +474,23 @@ mod tests {
             let gave = if self.best == Some(peer) { 1 << 30 } else { 0 };
             Standing { gave, holds: 0 }
         }
+
+        fn is_quiet(&self, peer: PeerKey) -> bool {
+            self.quiet == Some(peer)
+        }
     }
 
     const SEED: Swarm = Swarm {
         seed: true,
         len: LEN,
         best: None,
+        quiet: None,
     };
     const LEECHER: Swarm = Swarm {
         seed: false,
         len: LEN,
         best: None,
+        quiet: None,
     };
 
     fn empty() -> Upload {
@@ -540,13 +555,14 @@ mod tests {
         let mut upload = upload(tuning::SERVED_PEERS_MIN as u32 + 1, 0..2);
         let batch = drain(&mut upload, at(0), &SEED);
         let stuck = batch[0].0;
+        let before = at(0) + tuning::SERVICE_STUCK / 2;
         for (peer, _) in &batch {
             if *peer != stuck {
-                upload.on_sent(at(900), *peer, 1);
+                upload.on_sent(before, *peer, 1);
             }
         }
-        assert_eq!(upload.next(at(900), &SEED), None);
-        let freed = upload.deadline(at(900)).expect("somebody waits");
+        assert_eq!(upload.next(before, &SEED), None);
+        let freed = upload.deadline(before).expect("somebody waits");
         assert!(freed <= at(0) + tuning::SERVICE_STUCK);
         assert!(upload.next(at(0) + tuning::SERVICE_STUCK, &SEED).is_some());
     }
