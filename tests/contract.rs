@@ -553,15 +553,16 @@ fn flag_output_is_the_exact_path_of_the_result() {
     assert!(place.path("out/sub/new.bin").is_file() && !place.path("out/data.bin").exists());
 }
 
+fn free_port() -> u16 {
+    let probe = std::net::TcpListener::bind("0.0.0.0:0").unwrap();
+    probe.local_addr().unwrap().port()
+}
+
 #[test]
 fn flag_port_is_the_port_of_the_default_addresses() {
     let _turn = turn();
     let place = Place::new();
-    let free = std::net::TcpListener::bind("0.0.0.0:0")
-        .unwrap()
-        .local_addr()
-        .unwrap()
-        .port();
+    let free = free_port();
     let args = [
         "seed",
         "--no-mdns",
@@ -587,6 +588,55 @@ fn flag_port_is_the_port_of_the_default_addresses() {
             .contains(&format!("/tcp/{free}/p2p/"))
     };
     assert!(!all.is_empty() && all.iter().all(has_port), "{all:?}");
+}
+
+#[test]
+fn flag_listen_takes_tcp_and_quic_together_and_each_alone() {
+    let _turn = turn();
+    let place = Place::new();
+    let file = place.file("data.bin", MIB);
+    let tcp = format!("/ip4/127.0.0.1/tcp/{}", free_port());
+    let quic = tcp.replace("/tcp/", "/udp/") + "/quic-v1";
+    for (number, listen) in [vec![&tcp, &quic], vec![&quic], vec![&tcp]]
+        .iter()
+        .enumerate()
+    {
+        let home = place.path(&format!("home-{number}"));
+        let mut seeder = place.shoal("unused").arg("seed").arg(&file);
+        for address in listen {
+            seeder = seeder.args(&["--listen", address]);
+        }
+        let mut seeder = seeder.args(&["--no-mdns", "--home"]).arg(home).spawn_json();
+        let link = seeder.link();
+        let told: Vec<_> = seeder.all("listening");
+        for address in listen {
+            let is_told =
+                |line: &&Value| line["addr"].as_str().unwrap().starts_with(address.as_str());
+            assert_eq!(
+                told.iter().copied().filter(is_told).count(),
+                1,
+                "{listen:?}: {told:?}"
+            );
+        }
+        let into = place.path(&format!("into-{number}"));
+        let mut fetcher = fetch(
+            &place,
+            &format!("other-{number}"),
+            &link,
+            &into,
+            &["--linger", "0"],
+        );
+        assert_eq!(fetcher.wait(), 0, "{listen:?}");
+        let connected = fetcher.wait_for_type("peer")["addr"]
+            .as_str()
+            .unwrap()
+            .to_owned();
+        assert_eq!(
+            connected.contains("/quic-v1"),
+            listen[..] == [&quic],
+            "{connected}"
+        );
+    }
 }
 
 #[test]

@@ -283,7 +283,8 @@ pub(crate) const RULES: [&str; 3] = ["for", "ratio", "until_copies"];
 #[derive(Clone, Debug, Args)]
 #[command(next_help_heading = "Network")]
 pub(crate) struct NetworkFlags {
-    /// Listen here; may be repeated [default: all interfaces]
+    /// Listen here, with TCP (/ip4/IP/tcp/N, QUIC comes beside it) or QUIC (/ip4/IP/udp/N/quic-v1); may be repeated [default: all
+    /// interfaces]
     #[arg(long, global = true, env = "SHOAL_LISTEN", value_name = "MULTIADDR", value_delimiter = ',', value_parser = listen_address)]
     pub(crate) listen: Vec<Multiaddr>,
     /// TCP port of the default addresses [default: one kept in the home folder]
@@ -381,9 +382,13 @@ fn listen_address(text: &str) -> Result<Multiaddr, String> {
         .parse()
         .map_err(|error: multiaddr::Error| error.to_string())?;
     let parts: Vec<_> = address.iter().collect();
+    use Protocol::{Ip4, Ip6, QuicV1, Tcp, Udp};
     match parts.as_slice() {
-        [Protocol::Ip4(_) | Protocol::Ip6(_), Protocol::Tcp(_)] => Ok(address),
-        _ => Err("expected /ip4 or /ip6 with /tcp, as in `/ip4/0.0.0.0/tcp/4001`".to_owned()),
+        [Ip4(_) | Ip6(_), Tcp(_)] | [Ip4(_) | Ip6(_), Udp(_), QuicV1] => Ok(address),
+        _ => Err(
+            "expected /ip4 or /ip6 with /tcp or /udp/../quic-v1, as in `/ip4/0.0.0.0/tcp/4001`"
+                .to_owned(),
+        ),
     }
 }
 

@@ -64,10 +64,11 @@ pub(super) fn quic_beside(tcp: SocketAddr) -> Multiaddr {
         .with(Protocol::QuicV1)
 }
 
-/// The address with another port of TCP.
-pub(super) fn with_tcp_port(address: &Multiaddr, port: u16) -> Multiaddr {
+/// The address with another port.
+pub(super) fn with_port(address: &Multiaddr, port: u16) -> Multiaddr {
     let replaced = |part| match part {
         Protocol::Tcp(_) => Protocol::Tcp(port),
+        Protocol::Udp(_) => Protocol::Udp(port),
         part => part,
     };
     address.iter().map(replaced).collect()

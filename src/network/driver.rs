@@ -168,24 +168,38 @@ impl Driver {
         Ok(driver)
     }
 
-    /// Listens on TCP, and with QUIC on the same port numbers where those are free. Addresses that leave the port open
-    /// get one number together.
+    /// Listens on TCP, and with QUIC on the same port numbers where those are free; on other addresses of QUIC where they
+    /// are asked for. Addresses that leave the port open get one number together.
     fn listen(&mut self, wanted: &[Multiaddr]) -> Result<(), NetworkError> {
         let sockets = wanted.iter().filter_map(addresses::socket_address);
         let open: Vec<SocketAddr> = sockets.filter(|socket| socket.port() == 0).collect();
         let port = transport::free_port(&open);
-        let mut skipped = None;
-        let mut listeners = 0;
-        for address in wanted {
+        let numbered = |address: &Multiaddr| {
             let (bare, _) = addresses::split_peer(address);
             let is_open = addresses::socket_address(&bare).is_some_and(|socket| socket.port() == 0);
-            let bare = match is_open {
-                true => addresses::with_tcp_port(&bare, port),
-                false => bare,
-            };
-            match self.listen_on(&bare) {
+            if is_open {
+                addresses::with_port(&bare, port)
+            } else {
+                bare
+            }
+        };
+        let wanted: Vec<Multiaddr> = wanted.iter().map(numbered).collect();
+        let by_tcp: Vec<SocketAddr> = wanted
+            .iter()
+            .filter(|address| !addresses::is_quic(address))
+            .filter_map(addresses::socket_address)
+            .collect();
+        // Beside TCP there is QUIC anyhow.
+        let is_beside = |address: &Multiaddr| {
+            let socket = addresses::socket_address(address);
+            addresses::is_quic(address) && socket.is_some_and(|socket| by_tcp.contains(&socket))
+        };
+        let mut skipped = None;
+        let mut listeners = 0;
+        for address in wanted.iter().filter(|address| !is_beside(address)) {
+            match self.listen_on(address) {
                 Ok(()) => listeners += 1,
-                Err(error) if is_missing_ipv6(&bare, &error) => {
+                Err(error) if is_missing_ipv6(address, &error) => {
                     tracing::debug!(%address, %error, "not listening");
                     skipped = Some(error);
                 }
@@ -208,10 +222,10 @@ impl Driver {
                 source,
             },
         };
-        let Some((Carrier::Tcp, socket)) = addresses::endpoint(address) else {
-            return Err(unsupported());
-        };
-        transport::ensure_free(socket).map_err(failed)?;
+        let (carrier, socket) = addresses::endpoint(address).ok_or_else(unsupported)?;
+        if carrier == Carrier::Tcp {
+            transport::ensure_free(socket).map_err(failed)?;
+        }
         match self.swarm.listen_on(address.clone()) {
             Ok(listener) => self.unheard.push(listener),
             Err(TransportError::MultiaddrNotSupported(_)) => return Err(unsupported()),
@@ -219,7 +233,7 @@ impl Driver {
                 return Err(failed(transport::unwrap_io(source)));
             }
         }
-        if socket.port() != 0 {
+        if carrier == Carrier::Tcp && socket.port() != 0 {
             match self.swarm.listen_on(addresses::quic_beside(socket)) {
                 Ok(listener) => self.unheard.push(listener),
                 // Another program has the port of UDP: TCP is what counts.

@@ -109,6 +109,10 @@ pub(super) fn for_link(listeners: &[Multiaddr], machine: &Machine) -> Vec<Multia
         .iter()
         .filter_map(ranked)
         .partition(|(_, _, address)| is_quic(address));
+    if tcp.is_empty() {
+        // The user listens with QUIC alone.
+        std::mem::swap(&mut quic, &mut tcp);
+    }
     // Stable: within a rank the order of the system stays.
     tcp.sort_by_key(|(rank, ..)| *rank);
     quic.retain(|(rank, ..)| *rank != Rank::Loopback);
