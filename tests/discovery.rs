@@ -377,3 +377,34 @@ fn a_peer_is_reached_at_a_host_name_and_a_name_nobody_has_is_told() {
     let is_told = |line: &str| line.contains(wrong) && line.contains("no such host");
     assert!(outcome.stderr.lines().any(is_told), "{}", outcome.stderr);
 }
+
+#[test]
+fn a_node_that_is_named_and_in_the_link_is_no_two_nodes() {
+    let _turn = turn();
+    let place = Place::new();
+    let file = place.file("data.bin", 1 << 20);
+    let (mut seeder, link) = crate::support::seed(&place, "home", &file, &[]);
+    let addr = seeder.wait_for_type("listening")["addr"]
+        .as_str()
+        .unwrap()
+        .to_owned();
+    let bare = addr.split("/p2p/").next().unwrap();
+    for (number, named) in [bare, bare, &addr, bare].iter().enumerate() {
+        let into = place.path(&format!("into-{number}"));
+        let home = format!("other-{number}");
+        let began = Instant::now();
+        let mut fetcher = crate::support::fetch(
+            &place,
+            &home,
+            &link,
+            &into,
+            &["--peer", named, "--linger", "0"],
+        );
+        assert_eq!(fetcher.wait(), 0);
+        assert!(
+            began.elapsed() < Duration::from_secs(5),
+            "{:?}",
+            began.elapsed()
+        );
+    }
+}

@@ -3,6 +3,7 @@
 //! Also keeps the nodes that the user named connected, and passes on what the network finds to the shares
 //! it concerns. Source: `src/wire/PROTOCOL.md`, first section.
 
+use std::cmp::Ordering::{Equal, Greater};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -225,32 +226,46 @@ impl Hub {
     }
 
     /// Starts a session on these streams, unless another one with the same peer stays: then that one.
+    ///
+    /// Of two that crossed both sides keep the one of the greater standing. Where that is equal one side began both, and
+    /// it alone ends one of them: the other side may hear of the two in either order.
     pub(super) fn adopt(self: &Arc<Self>, streams: SessionStreams) -> Session {
         if streams.dialled_by_us {
             self.memory
                 .reached(streams.peer, streams.remote_address.clone());
         }
+        let is_ours = streams.opened_by_us;
         let id = SessionId(self.session_count.fetch_add(1, Ordering::Relaxed));
         let fresh = Session::start(id, streams, Arc::clone(&self.shop));
-        let before = {
+        let (replaced, spare) = {
             let mut sessions = self.sessions.lock().unwrap_or_else(PoisonError::into_inner);
             let before = sessions
                 .get(&fresh.peer())
                 .filter(|session| session.is_alive())
                 .cloned();
-            let crossed =
-                |before: &Session| fresh.began().duration_since(before.began()) < CROSSING;
+            let order = before
+                .as_ref()
+                .filter(|before| fresh.began().duration_since(before.began()) < CROSSING)
+                .map(|before| before.standing().cmp(&fresh.standing()));
             if let Some(before) = &before
-                && crossed(before)
-                && before.standing() > fresh.standing()
+                && (order == Some(Greater) || order == Some(Equal) && is_ours)
             {
                 fresh.end(DownCause::Left, "another session stays");
                 return before.clone();
             }
             sessions.insert(fresh.peer(), fresh.clone());
-            before
+            match order {
+                Some(Equal) => (None, before),
+                _ => (before, None),
+            }
         };
-        if let Some(before) = before {
+        if let Some(before) = replaced {
+            // Nobody is to wait for an answer that was on its way in the other one.
+            for share in self.shop.shares.all() {
+                if before.has_opened(&share) {
+                    fresh.open(&share);
+                }
+            }
             before.end(DownCause::Closed, "replaced by a newer session");
         }
         let hub = Arc::clone(self);
@@ -263,6 +278,9 @@ impl Hub {
                 .is_some_and(|session| session.id() == watched.id())
             {
                 sessions.remove(&watched.peer());
+                if let Some(spare) = spare.filter(Session::is_alive) {
+                    sessions.insert(spare.peer(), spare);
+                }
             }
         });
         fresh

@@ -111,6 +111,42 @@ async fn of_two_sessions_on_one_connection_both_sides_keep_the_same() {
 }
 
 #[tokio::test]
+async fn of_two_sessions_begun_by_one_side_both_keep_the_same() {
+    // As when a node is named and is in the link as well. Each side may hear of the two in either order.
+    for case in 0..4 {
+        let (a, mut b) = (Scene::new().await, Scene::new().await);
+        let (first, second) = (a.open(&b).await, a.open(&b).await);
+        let (at_b, then_at_b) = (b.inbound().await, b.inbound().await);
+        let adopt = |scene: &Scene, mut both: [SessionStreams; 2], swapped: bool| {
+            if swapped {
+                both.reverse();
+            }
+            both.map(|streams| scene.hub.adopt(streams))
+        };
+        let _ours = adopt(&a, [first, second], case & 1 != 0);
+        let theirs = adopt(&b, [at_b, then_at_b], case & 2 != 0);
+        let one_is_left = async {
+            while theirs.iter().all(Session::is_alive) {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        let settled = tokio::time::timeout(PATIENCE, one_is_left).await;
+        assert!(settled.is_ok(), "case {case}: both stay");
+        let kept = a.hub.live(&b.peer()).expect("one stays");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        assert!(kept.is_alive(), "case {case}: the other side ended it");
+        let alive: Vec<_> = theirs.iter().filter(|session| session.is_alive()).collect();
+        assert_eq!(alive.len(), 1, "case {case}");
+        kept.leave().await;
+        let ended = tokio::time::timeout(PATIENCE, alive[0].ended()).await;
+        assert!(
+            ended.is_ok(),
+            "case {case}: they do not speak with each other"
+        );
+    }
+}
+
+#[tokio::test]
 async fn a_node_found_by_multicast_that_is_not_ours_is_dialled_once() {
     let scene = Scene::new().await;
     let hub = Arc::clone(&scene.hub);

@@ -197,9 +197,9 @@ impl Session {
         self.0.ending.cancel();
         let (cause, reason) = self.0.reason.get().cloned().expect("set just now");
         tracing::debug!(peer = %self.0.peer, ?cause, reason, "session ended");
-        let links = std::mem::take(&mut *self.lock_links());
+        let mut links = std::mem::take(&mut *self.lock_links());
         for share in links.theirs.into_values() {
-            if links.opened.contains(&share.number) {
+            if links.opened.remove(&share.number) {
                 self.tell(
                     &share,
                     ShareInput::Unlinked {
@@ -209,6 +209,18 @@ impl Session {
                     },
                 );
             }
+        }
+        // Opened, and never answered.
+        let mut unanswered = self.0.shop.shares.all();
+        unanswered.retain(|share| links.opened.contains(&share.number));
+        for share in unanswered {
+            self.tell(
+                &share,
+                ShareInput::DialFailed {
+                    peer: Some(self.0.peer),
+                    tried: Vec::new(),
+                },
+            );
         }
     }
 
@@ -262,6 +274,11 @@ impl Session {
                 token,
             });
         }
+    }
+
+    /// Whether `share` was opened towards the peer.
+    pub(super) fn has_opened(&self, share: &Share) -> bool {
+        self.lock_links().opened.contains(&share.number)
     }
 
     /// Leaves `share` in this session; the session goes on for others.
