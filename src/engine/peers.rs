@@ -125,6 +125,14 @@ impl Peers {
         self.set(peer, State::Banned);
     }
 
+    /// A dial failed. It says nothing of a peer that came to us meanwhile.
+    pub(super) fn dial_failed(&mut self, now: Time, peer: PeerKey) {
+        let known = self.candidates.get(&peer);
+        if known.is_some_and(|known| known.state == State::Dialling) {
+            self.lost(now, peer);
+        }
+    }
+
     /// A dial failed or a connection ended: the peer may be dialled again after a pause.
     pub(super) fn lost(&mut self, now: Time, peer: PeerKey) {
         let Some(known) = self.candidates.get_mut(&peer) else {
@@ -216,6 +224,17 @@ mod tests {
             (now, last) = (until, paused);
         }
         assert_eq!(last, tuning::BACKOFF_MAX);
+    }
+
+    #[test]
+    fn a_dial_that_fails_after_the_peer_came_to_us_does_not_lose_it() {
+        let mut peers = Peers::default();
+        peers.heard(PeerKey(1), Source::Dht);
+        assert_eq!(peers.next_dial(at(0)), Some(PeerKey(1)));
+        peers.up(PeerKey(1));
+        peers.dial_failed(at(5_000), PeerKey(1));
+        assert_eq!(peers.up_count(), 1);
+        assert_eq!(peers.next_dial(at(60_000)), None);
     }
 
     #[test]

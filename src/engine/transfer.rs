@@ -153,7 +153,7 @@ impl Transfer {
         match input {
             Input::Tick => {}
             Input::Candidate { peer, source } => self.table.heard(peer, source),
-            Input::ConnectFailed { peer } => self.table.lost(now, peer),
+            Input::ConnectFailed { peer } => self.table.dial_failed(now, peer),
             Input::PeerUp { peer } => self.on_peer_up(now, peer),
             Input::PeerDown { peer, cause } => self.on_peer_down(now, peer, cause),
             Input::Message { peer, message } => self.on_message(now, peer, message),

@@ -6,6 +6,7 @@
 //! here waits, reads a clock or opens anything. Called by tests and benchmarks; [`run_with`] plays the
 //! same swarm with another [`Machine`] in the place of the engine, for comparison.
 
+mod block;
 mod check;
 mod draw;
 mod happening;
@@ -16,6 +17,7 @@ mod report;
 mod scenario;
 mod swarm;
 
+pub use block::{BLOCK_SEEDS, block_digest};
 pub use check::Broken;
 pub use network::{REGION_COUNT, core_delay};
 pub use report::{GOODPUT_SLOT, NodeReport, PARTS_FROM, Report};
