@@ -29,6 +29,9 @@ const TRIES_MAX: usize = 3;
 /// A run that takes this many times its bound has failed.
 const PATIENCE: f64 = 6.0;
 
+/// How long after a fault goodput is looked at. Later, fetchers are done one after the other and rates fall.
+const BACK_WITHIN: f64 = 5.0;
+
 /// How often the links are looked at, and over how many looks goodput is averaged.
 const LOOK_EVERY: Duration = Duration::from_millis(20);
 const LOOKS: usize = 10;
@@ -119,7 +122,7 @@ struct Run {
     copies: f64,
     /// Part of all processors' time that was used.
     busy: f64,
-    /// From the fault until goodput was back above nine tenths of what the rest can give.
+    /// From the fault until goodput was above nine tenths of what the rest can give for good.
     back_secs: Option<f64>,
 }
 
@@ -313,7 +316,10 @@ fn watch(
 ) -> Result<Watched> {
     let mut watched = Watched::default();
     let mut looks: Vec<(f64, u64)> = Vec::new();
-    let rest = (scenario.seeders + scenario.fetchers - 1) as f64 * scenario.up as f64;
+    // All uplinks that are left, but no more than the seeders that are left give of what nobody has, to everybody.
+    let uplinks =
+        (scenario.seeders + scenario.fetchers - 1).min((scenario.seeders - 1) * scenario.fetchers);
+    let rest = (uplinks as u64 * scenario.up) as f64;
     let mut finished = 0;
     while finished < fetchers.len() {
         while let Ok(at) = done.try_recv() {
@@ -340,17 +346,22 @@ fn watch(
             received += machine.received()?;
         }
         looks.push((now, received));
-        if let (Some(hit), None, [.., _]) = (watched.hit, watched.back, looks.as_slice())
-            && looks.len() > LOOKS
-        {
-            let (then, before) = looks[looks.len() - 1 - LOOKS];
-            let rate = (received - before) as f64 / (now - then);
-            // Goodput was back when the stretch that shows it began.
-            watched.back = (rate >= 0.9 * rest).then_some(then - hit);
-        }
         nap(LOOK_EVERY);
     }
+    watched.back = watched.hit.map(|hit| back_after(&looks, hit, 0.9 * rest));
     Ok(watched)
+}
+
+/// From `hit` until goodput was above `enough` bytes per second for good: the end of the last stretch in the next
+/// [`BACK_WITHIN`] seconds that was below. `looks` begin with the fault.
+fn back_after(looks: &[(f64, u64)], hit: f64, enough: f64) -> f64 {
+    let stretches = looks.iter().zip(looks.iter().skip(LOOKS));
+    stretches
+        .filter(|((then, before), (now, after))| {
+            now - hit < BACK_WITHIN && ((after - before) as f64) < enough * (now - then)
+        })
+        .map(|(_, (now, _))| now - hit)
+        .fold(0.0, f64::max)
 }
 
 fn strike(fault: Fault, machine: &Machine, process: &Guard) -> Result<()> {

@@ -25,6 +25,11 @@ const LIMIT_SECS: &str = "120";
 pub(crate) fn run(lab: &Lab, peers: &Peers, mib: u64, runs: usize) -> Result<Vec<Value>> {
     let input = lab.path("input.bin");
     write_noise(&input, mib << 20)?;
+    // Their own: a link made to a file is a change of it, which a seeder of ours notices.
+    let theirs = lab.path("theirs.bin");
+    if !peers.names.is_empty() {
+        fs::copy(&input, &theirs)?;
+    }
     let seeder = lab.seed(&input)?;
     let (mut fetches, mut seeder_cpu, mut lines) = (Vec::new(), Vec::new(), Vec::new());
     let (mut copies, mut pipes) = (Vec::new(), Vec::new());
@@ -43,7 +48,7 @@ pub(crate) fn run(lab: &Lab, peers: &Peers, mib: u64, runs: usize) -> Result<Vec
         fs::remove_file(&copy)?;
         let piped = pipe(&input, &copy)?;
         fs::remove_file(&copy)?;
-        let file = input.to_str().ok_or("the path is text")?;
+        let file = theirs.to_str().ok_or("the path is text")?;
         let flags = ["--file", file, "--limit", LIMIT_SECS].map(str::to_owned);
         for (name, secs) in &mut others {
             if number > 0
