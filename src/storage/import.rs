@@ -1,8 +1,7 @@
 //! Import: turns files and folders of the user into a manifest, its piece hashes and a store that reads them in place.
 //!
 //! Reads every byte once, on all cores, unless the state of this host knows the file's hashes; copies none. Changes nothing
-//! on disk but that state. What becomes an entry is decided in
-//! `scan`. Called by `node` and by the verbs `seed`, `link`, `ls` and `verify`.
+//! on disk but that state. What becomes an entry is decided in `scan`. Called by the verbs `seed`, `link` and `ls`.
 //! Source: BEP 52 (roots and layers).
 
 use std::path::{Path, PathBuf};

@@ -2,7 +2,8 @@
 //! none of it, peers that were reached before (in `peers`), and what is in shares made or fetched here (in `shares`).
 //!
 //! Owns the file and its tables. It is a cache and nothing else: whatever is wrong with it (lost, locked, damaged, read
-//! only, no locks there) is logged and costs a reading of the files or a search for peers, never more. Called by `import`.
+//! only, no locks there) is logged and costs a reading of the files or a search for peers, never more. Called by `import`,
+//! and through `peers` and `shares` by `node` and `cli`.
 //!
 //! Homes lie on NFS: no write-ahead log and no memory map, which need memory that two hosts cannot share, a file per host,
 //! and a short wait for locks. Each row carries a checksum over all of it: a wrong hash would make us look like a liar.
