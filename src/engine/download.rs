@@ -80,7 +80,14 @@ pub(super) struct Download {
     piece_time: Option<Duration>,
     last_arrival: Time,
     last_heard: Time,
+    /// Since when its silence counts: it was heard, or was asked the first time after that. Withdrawing a
+    /// request and making another does not begin it anew: two silent peers between which a piece is moved
+    /// would never be judged.
+    silent_since: Time,
+    /// When it was asked last while it had nothing to answer.
     busy_since: Time,
+    /// Whether it was asked since it was last heard.
+    owes_a_word: bool,
     suspect_since: Option<Time>,
     /// A piece was asked elsewhere because it was slow here: until then it gets no more than it must.
     snubbed_until: Option<Time>,
@@ -102,7 +109,9 @@ impl Download {
             piece_time: None,
             last_arrival: now,
             last_heard: now,
+            silent_since: now,
             busy_since: now,
+            owes_a_word: false,
             suspect_since: None,
             snubbed_until: None,
             told_to_wait: false,
@@ -140,6 +149,9 @@ impl Download {
     pub(super) fn ask(&mut self, now: Time, piece: PieceIndex, len: u32) {
         if self.relied_count == 0 {
             self.busy_since = now;
+        }
+        if !std::mem::replace(&mut self.owes_a_word, true) {
+            self.silent_since = now;
         }
         let before = self.asked.insert(
             piece,
@@ -207,6 +219,8 @@ impl Download {
     /// Any frame or byte is life; true when the peer was suspect.
     pub(super) fn on_life(&mut self, now: Time) -> bool {
         self.last_heard = now;
+        self.silent_since = now;
+        self.owes_a_word = self.relied_count > 0;
         self.suspect_since.take().is_some()
     }
 
@@ -275,6 +289,8 @@ impl Download {
     /// We were not there to hear anything: silence is counted from now on.
     pub(super) fn forgive(&mut self, now: Time) {
         self.last_heard = now;
+        self.silent_since = now;
+        self.busy_since = now;
         if let Some(since) = &mut self.suspect_since {
             *since = now;
         }
@@ -313,7 +329,8 @@ impl Download {
         match self.suspect_since {
             Some(since) => Some(since + tuning::SUSPECT_MAX),
             None if self.relied_count > 0 => {
-                Some(self.last_heard.max(self.busy_since) + self.silence_limit())
+                let silent = self.silent_since + self.silence_limit();
+                Some(silent.max(self.busy_since + tuning::ANSWER_MIN))
             }
             None => None,
         }
@@ -576,5 +593,29 @@ mod tests {
             panic!("{progress:?}");
         };
         assert!(left > Duration::from_secs(3_000), "{left:?}");
+    }
+
+    #[test]
+    fn withdrawing_a_request_and_making_another_does_not_begin_the_silence_anew() {
+        let mut download = Download::new(at(0), LEN);
+        for round in 0..2 {
+            download.ask(at(10_000 + round * 500), piece(0), LEN);
+            download.forget(piece(0));
+        }
+        download.ask(at(11_000), piece(0), LEN);
+        let answer = at(11_000) + tuning::ANSWER_MIN;
+        assert_eq!(download.deadline(), Some(answer), "silent since 10 s");
+        download.on_life(at(11_100));
+        assert_eq!(download.deadline(), Some(at(11_100) + tuning::SILENCE_MIN));
+    }
+
+    #[test]
+    fn a_peer_that_was_heard_after_its_request_was_withdrawn_owes_nothing() {
+        let mut download = Download::new(at(0), LEN);
+        download.ask(at(1_000), piece(0), LEN);
+        download.forget(piece(0));
+        download.on_life(at(1_100));
+        download.ask(at(60_000), piece(0), LEN);
+        assert_eq!(download.deadline(), Some(at(60_000) + tuning::SILENCE_MIN));
     }
 }

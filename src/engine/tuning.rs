@@ -32,6 +32,10 @@ pub const PICK_SCAN_MAX: u32 = 256;
 /// Less misjudges a sleeping scheduler, more delays the reroute that the product promises within 2 s.
 pub const SILENCE_MIN: Duration = Duration::from_millis(1_000);
 
+/// Time that a peer has to answer a request in any case, however long it was silent before: one round trip.
+/// Less takes a peer that had no reason to speak for silent, more lets silent peers hold pieces longer.
+pub const ANSWER_MIN: Duration = Duration::from_millis(400);
+
 /// Upper end of the adaptive silence limit: even a slow peer repeats `Queued` or `Serving` often.
 pub const SILENCE_MAX: Duration = Duration::from_millis(2_500);
 
@@ -166,6 +170,7 @@ pub const RATE_SLOTS: usize = 8;
 
 const _: () = assert!(SILENCE_MIN.as_millis() >= 2 * HEARTBEAT.as_millis());
 const _: () = assert!(SILENCE_MIN.as_millis() <= SILENCE_MAX.as_millis());
+const _: () = assert!(ANSWER_MIN.as_millis() < SILENCE_MIN.as_millis());
 const _: () = assert!(SILENCE_MAX.as_millis() < SUSPECT_MAX.as_millis());
 const _: () = assert!(1 <= SERVED_PEERS_MIN && SERVED_PEERS_MIN <= SERVED_PEERS_MAX);
 const _: () = assert!(PEERS_TARGET <= PEERS_MAX && PEERS_MAX <= CANDIDATES_MAX);

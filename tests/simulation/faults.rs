@@ -232,3 +232,20 @@ fn a_swarm_whose_peers_leave_on_completion_finishes_to_the_last() {
         );
     }
 }
+
+#[test]
+fn a_piece_does_not_wander_between_peers_that_fell_silent() {
+    // Each of these stayed unfinished for ever while moving a request began the silence of its new peer anew.
+    for (seed, from) in [(12, 5), (50, 3), (51, 2)] {
+        let mut scenario = Scenario::plain(seed, 10, 100, 1_000_000);
+        let from = seconds(from);
+        let silent = NodePlan::new(false, 1_000_000, 4_000_000);
+        let silence = Fault::Silence { from, until: None };
+        scenario
+            .nodes
+            .extend((0..10).map(|_| silent.clone().with(silence)));
+        scenario.ends = seconds(60);
+        let report = run(&scenario);
+        assert_eq!(report.broken, [], "seed {seed}");
+    }
+}
