@@ -23,6 +23,10 @@ impl Scenario {
         // A network parts for all at the same time.
         let parts = millis(&mut random, 30_000);
         let mends = parts + millis(&mut random, 15_000);
+        // In some swarms more than half of all meet the same fault at the same time.
+        let at = millis(&mut random, 30_000);
+        let is_common = random.random_bool(0.2);
+        let common = drawn_fault(&mut random, at, (parts, mends)).filter(|_| is_common);
         for index in 0..count {
             let mut node = drawn_node(&mut random, index == 0);
             if index > 0 {
@@ -32,8 +36,9 @@ impl Scenario {
                     millis(&mut random, 20_000)
                 };
                 let at = node.joins + millis(&mut random, 30_000);
-                let part = (parts, mends);
-                node.faults.extend(drawn_fault(&mut random, at, part));
+                let own = drawn_fault(&mut random, at, (parts, mends));
+                let is_struck = random.random_bool(0.6);
+                node.faults.extend(common.filter(|_| is_struck).or(own));
                 node.leaves = !node.seed && random.random_bool(0.2);
             }
             nodes.push(node);

@@ -418,7 +418,8 @@ impl<M: Machine> Swarm<'_, M> {
                     self.at(self.now + every, node, Happening::Fault(again));
                 }
             }
-            Fault::Silence { .. } => self.nodes[node].silent = true,
+            // A process that has not begun cannot be stopped.
+            Fault::Silence { .. } => self.nodes[node].silent = self.nodes[node].alive,
             Fault::Slow { up_per_sec, .. } => self.nodes[node].links.up_per_sec = up_per_sec,
             Fault::Clog { .. } => self.nodes[node].clogs += 1,
             Fault::Partition { .. } => self.nodes[node].far = true,
