@@ -167,8 +167,15 @@ impl Transfer {
                     && !state.download.has_asked(piece)
                     && state.download.has_room_in_need()
             });
-            let best =
-                able.min_by_key(|(key, state)| (state.download.time_for_new(now, len), **key));
+            // Who has been quiet may be gone as well: it is asked when nobody else is left.
+            let best = able.min_by_key(|(key, state)| {
+                let download = &state.download;
+                (
+                    download.is_quiet(now),
+                    download.time_for_new(now, len),
+                    **key,
+                )
+            });
             match best.map(|(key, _)| *key) {
                 Some(peer) if self.note_ask(now, peer, piece) => {
                     asks.entry(peer).or_default().push(piece)

@@ -88,6 +88,8 @@ pub(super) struct Download {
     busy_since: Time,
     /// Whether it was asked since it was last heard.
     owes_a_word: bool,
+    /// When it was last asked or told something.
+    last_told: Time,
     suspect_since: Option<Time>,
     /// A piece was asked elsewhere because it was slow here: until then it gets no more than it must.
     snubbed_until: Option<Time>,
@@ -112,6 +114,7 @@ impl Download {
             silent_since: now,
             busy_since: now,
             owes_a_word: false,
+            last_told: now,
             suspect_since: None,
             snubbed_until: None,
             told_to_wait: false,
@@ -153,6 +156,7 @@ impl Download {
         if !std::mem::replace(&mut self.owes_a_word, true) {
             self.silent_since = now;
         }
+        self.last_told = now;
         let before = self.asked.insert(
             piece,
             Asked {
@@ -305,9 +309,19 @@ impl Download {
         self.snubbed_until.is_some_and(|until| now < until)
     }
 
-    /// Whether it has said nothing for [`tuning::SILENCE_MIN`], asked or not.
+    /// We said something to it.
+    pub(super) fn on_told(&mut self, now: Time) {
+        self.last_told = now;
+    }
+
+    /// When it is to hear that we are alive and still wait, if it is told nothing else until then.
+    pub(super) fn reminder(&self) -> Option<Time> {
+        (self.relied_count > 0).then(|| self.last_told + tuning::HEARTBEAT)
+    }
+
+    /// Whether it has said nothing for [`tuning::QUIET_AFTER`], asked or not.
     pub(super) fn is_quiet(&self, now: Time) -> bool {
-        now.duration_since(self.last_heard) >= tuning::SILENCE_MIN
+        now.duration_since(self.last_heard) >= tuning::QUIET_AFTER
     }
 
     pub(super) fn is_suspect(&self) -> bool {
@@ -342,6 +356,11 @@ impl Download {
         let bytes = self.relied_left() + u64::from(len);
         if rate == 0 {
             let known = self.piece_time.unwrap_or(tuning::SILENCE_MIN);
+            let known = if self.is_quiet(now) {
+                known.max(tuning::SILENCE_MIN)
+            } else {
+                known
+            };
             return known * (self.relied_count + 1);
         }
         span(bytes, rate)

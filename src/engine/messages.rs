@@ -93,7 +93,7 @@ impl Transfer {
         }
     }
 
-    pub(super) fn with_download(&mut self, peer: PeerKey, act: fn(&mut Download)) {
+    pub(super) fn with_download(&mut self, peer: PeerKey, act: impl FnOnce(&mut Download)) {
         if let Some(state) = self.peers.get_mut(&peer) {
             act(&mut state.download);
         }
@@ -250,6 +250,7 @@ impl Transfer {
         let runs = runs_of(haves);
         let peers = self.peers_to_tell();
         for peer in &peers {
+            self.with_download(*peer, |download| download.on_told(now));
             for runs in runs.chunks(tuning::RUNS_PER_MESSAGE_MAX) {
                 self.send(
                     *peer,

@@ -201,13 +201,10 @@ impl Transfer {
         self.ask_urgent(now);
         self.fill(now);
         self.report_reroutes(now);
-        let of = |peer| {
-            self.peers
-                .get(peer)
-                .and_then(|peer| peer.download.deadline())
-        };
-        let judgement = touched.iter().filter_map(of).min();
-        let sooner = [self.wake_at, judgement, self.reroutes.deadline()];
+        let touched = || touched.iter().filter_map(|peer| self.peers.get(peer));
+        let judgement = touched().filter_map(|peer| peer.download.deadline()).min();
+        let reminder = touched().filter_map(|peer| peer.download.reminder()).min();
+        let sooner = [self.wake_at, judgement, reminder, self.reroutes.deadline()];
         self.wake_at = sooner.into_iter().flatten().min();
     }
 
@@ -228,8 +225,9 @@ impl Transfer {
     }
 
     fn next_deadline(&self, now: Time) -> Option<Time> {
-        let downloads = self.peers.values().map(|peer| &peer.download);
-        let judgement = downloads.filter_map(Download::deadline).min();
+        let downloads = || self.peers.values().map(|peer| &peer.download);
+        let judgement = downloads().filter_map(Download::deadline).min();
+        let reminder = downloads().filter_map(Download::reminder).min();
         let have = (!self.haves.is_empty()).then(|| self.last_have + tuning::HAVE_COALESCE);
         let incomplete = !self.pieces.is_complete();
         let balance =
@@ -245,7 +243,7 @@ impl Transfer {
         let upload = self.upload.deadline(now);
         let reroute = self.reroutes.deadline();
         [
-            judgement, have, balance, stall, search, dial, upload, reroute,
+            judgement, reminder, have, balance, stall, search, dial, upload, reroute,
         ]
         .into_iter()
         .flatten()
@@ -381,6 +379,7 @@ impl Transfer {
                 self.free_requests(now, peer, Cause::Silent);
             }
         }
+        self.remind(now);
         if self.pieces.is_complete() {
             return;
         }
@@ -390,6 +389,19 @@ impl Transfer {
         }
         if now >= self.last_byte + tuning::STALL_AFTER {
             self.check_stall();
+        }
+    }
+
+    /// Whom we asked hears from us at least this often, as we do from it: so it can tell a peer that waits
+    /// from one that is gone, and keeps its uplink for the living.
+    fn remind(&mut self, now: Time) {
+        let is_due =
+            |(_, state): &(&PeerKey, &Peer)| state.download.reminder().is_some_and(|at| at <= now);
+        let due = self.peers.iter().filter(is_due);
+        let due: Vec<PeerKey> = due.map(|(peer, _)| *peer).collect();
+        for peer in due {
+            self.with_download(peer, |download| download.on_told(now));
+            self.send(peer, ShareMessage::Have { runs: Vec::new() });
         }
     }
 

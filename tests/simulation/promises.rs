@@ -125,6 +125,24 @@ fn half_a_swarm_that_says_nothing_costs_the_others_two_percent() {
 }
 
 #[test]
+fn half_a_swarm_that_falls_silent_on_the_way_costs_the_others_two_percent() {
+    // A minute alone; every second peer stops when it has traded with all others, early and late.
+    let alone = alone(1_024);
+    for from in [seconds(1), seconds(10), seconds(40)] {
+        let silence = Fault::Silence { from, until: None };
+        let mut scenario = with_others(1_024, 0, || NodePlan::new(false, RATE, 4 * RATE));
+        for index in 0..21 {
+            let silent = NodePlan::new(false, RATE, 4 * RATE).with(silence);
+            scenario.nodes.insert(2 + 2 * index.min(19), silent);
+        }
+        let report = run(&scenario);
+        assert_eq!(report.broken, [], "silent from {from:?} on");
+        let over = last_of_honest(&scenario, &report) / alone;
+        assert!(over <= 1.02, "{over:.3} when silent from {from:?} on");
+    }
+}
+
+#[test]
 fn half_a_swarm_that_sends_a_byte_per_second_costs_the_others_two_percent() {
     let at = Duration::ZERO;
     let over = cost_of(1_024, true, Fault::Slow { at, up_per_sec: 1 });
