@@ -112,7 +112,7 @@ fn every_share_message_is_these_bytes() {
         share(2, ShareMessage::Cancel { runs: runs() }),
         &with_runs(7),
     );
-    check(share(2, ShareMessage::Queued), &[4, 2, 8]);
+    check(share(2, ShareMessage::Queued { in_line: 3 }), &[4, 2, 8, 3]);
     check(
         share(2, ShareMessage::Serving { piece: 250 }),
         &[4, 2, 9, 250],

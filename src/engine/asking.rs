@@ -9,7 +9,7 @@ use std::time::Duration;
 use rand::RngExt;
 
 use super::download::Progress;
-use super::pieces::PieceState;
+use super::pieces::{Holdings, PieceState};
 use super::transfer::{Peer, Quiet, Transfer};
 use super::{Cause, Event, Output, Parting, PeerKey, Time, tuning};
 use crate::content::PieceIndex;
@@ -85,6 +85,7 @@ impl Transfer {
             self.to_fill.insert(other);
         }
         self.haves.push(piece);
+        self.offers.on_stored(now, piece);
         if self.pieces.is_complete() && !self.completed {
             self.completed = true;
             self.flush_haves(now);
@@ -204,19 +205,79 @@ impl Transfer {
         self.take_over(now, peers.into_iter());
     }
 
-    /// The peer would help the swarm by sending us this piece: it is asked of it now or never.
+    /// The peer would help the swarm by sending us this piece, or has nothing else to do: it is asked of it
+    /// now or never, also when it would come late from whom it was asked. When the piece is under way already,
+    /// another one that waits elsewhere is asked instead, but not of a seed: it suggests first copies, and means
+    /// just that piece.
     pub(super) fn on_suggest(&mut self, now: Time, peer: PeerKey, piece: PieceIndex) {
         let len = self.geometry.len_of(piece);
         let Some(state) = self.peers.get(&peer) else {
             return;
         };
-        let is_useful = self.pieces.state(piece) == PieceState::Missing
-            && state.holdings.contains(piece)
-            && !state.download.is_suspect()
-            && state.download.has_room_for_suggestion(len);
-        if is_useful && !self.sequential && self.note_ask(now, peer, piece) {
-            self.ask(now, peer, vec![piece]);
+        let is_able = !state.download.is_suspect() && state.download.has_room_for_suggestion(len);
+        let is_poor = state.download.is_poor(now) && self.has_better(now, piece);
+        if !is_able || is_poor || self.sequential {
+            return;
         }
+        let is_seed = matches!(state.holdings, Holdings::All);
+        let holds = state.holdings.contains(piece);
+        if holds && self.pieces.state(piece) == PieceState::Missing {
+            if self.note_ask(now, peer, piece) {
+                self.ask(now, peer, vec![piece]);
+            }
+        } else if let Some(late) = self
+            .late_piece(now, piece)
+            .filter(|late| holds && late.peer != peer)
+        {
+            self.move_to(now, peer, late);
+        } else if !is_seed && let Some((waits_at, piece)) = self.waiting_elsewhere(peer) {
+            self.withdraw(waits_at, piece);
+            self.pieces.unask(piece, waits_at);
+            if self.note_ask(now, peer, piece) {
+                self.ask(now, peer, vec![piece]);
+            }
+        }
+    }
+
+    /// The request for `piece`, if it was asked of one peer and would come late from it.
+    fn late_piece(&self, now: Time, piece: PieceIndex) -> Option<Late> {
+        let PieceState::Asked {
+            first,
+            second: None,
+        } = self.pieces.state(piece)
+        else {
+            return None;
+        };
+        let progress = self.peers.get(&first)?.download.progress(now, piece)?;
+        self.late_request(now, first, piece, progress)
+    }
+
+    /// Of the requests that others told us to wait for, and that `peer` could serve, the one made last: it
+    /// will hardly be served before our cancel is there.
+    fn waiting_elsewhere(&self, peer: PeerKey) -> Option<(PeerKey, PieceIndex)> {
+        let holdings = &self.peers.get(&peer)?.holdings;
+        let others = self.peers.iter().filter(|(other, _)| **other != peer);
+        let waiting = others.flat_map(|(other, state)| {
+            let has_more = state.download.waiting().count() > 1;
+            let waiting = state.download.waiting();
+            waiting.map(move |(piece, at)| (has_more, at, *other, piece))
+        });
+        let is_single = |piece| {
+            matches!(
+                self.pieces.state(piece),
+                PieceState::Asked { second: None, .. }
+            )
+        };
+        let able =
+            waiting.filter(|(_, _, _, piece)| holdings.contains(*piece) && is_single(*piece));
+        able.max().map(|(_, _, other, piece)| (other, piece))
+    }
+
+    /// Whether `peer` was asked for `piece` and told us to wait.
+    fn waits_at(&self, peer: PeerKey, piece: PieceIndex) -> bool {
+        self.peers
+            .get(&peer)
+            .is_some_and(|state| state.download.waits(piece))
     }
 
     /// The next piece to ask of `peer`, if it has room and one is missing. A snubbed peer is asked for one
@@ -233,7 +294,7 @@ impl Transfer {
         } else {
             self.pieces.pick_rarest(&state.holdings, &mut self.random)
         }?;
-        if state.download.is_snubbed(now)
+        if state.download.is_poor(now)
             && (state.download.relied_count() > 0 || self.has_better(now, piece))
         {
             return None;
@@ -244,7 +305,7 @@ impl Transfer {
     /// Whether a peer that is neither silent nor slow holds `piece`.
     fn has_better(&self, now: Time, piece: PieceIndex) -> bool {
         self.peers.values().any(|state| {
-            let is_good = !state.download.is_suspect() && !state.download.is_snubbed(now);
+            let is_good = !state.download.is_suspect() && !state.download.is_poor(now);
             is_good && state.holdings.contains(piece)
         })
     }
@@ -271,7 +332,7 @@ impl Transfer {
     fn is_free(&self, now: Time, peer: PeerKey) -> bool {
         let is_free = |state: &Peer| {
             let download = &state.download;
-            download.is_idle() && !download.is_suspect() && !download.is_snubbed(now)
+            download.is_idle() && !download.is_suspect() && !download.is_poor(now)
         };
         self.peers.get(&peer).is_some_and(is_free)
     }
@@ -287,8 +348,7 @@ impl Transfer {
         else {
             return;
         };
-        let waits = |from: &Peer| from.download.waits(piece);
-        if !self.peers.get(&first).is_some_and(waits) || !self.is_free(now, peer) {
+        if !self.waits_at(first, piece) || !self.is_free(now, peer) {
             return;
         }
         let holders = self.pieces.holders(piece).max(1);

@@ -93,8 +93,12 @@ pub(super) struct Download {
     suspect_since: Option<Time>,
     /// A piece was asked elsewhere because it was slow here: until then it gets no more than it must.
     snubbed_until: Option<Time>,
+    /// When it was first asked since its last whole piece.
+    barren_since: Option<Time>,
     /// The peer said `Queued` and has sent no byte since: nothing of ours is in service.
     told_to_wait: bool,
+    /// Peers in its line when it said so.
+    in_line: u32,
     rate: Rate,
 }
 
@@ -117,7 +121,9 @@ impl Download {
             last_told: now,
             suspect_since: None,
             snubbed_until: None,
+            barren_since: None,
             told_to_wait: false,
+            in_line: 0,
             rate: Rate::default(),
         }
     }
@@ -157,6 +163,7 @@ impl Download {
             self.silent_since = now;
         }
         self.last_told = now;
+        self.barren_since.get_or_insert(now);
         let before = self.asked.insert(
             piece,
             Asked {
@@ -241,15 +248,26 @@ impl Download {
     pub(super) fn waits(&self, piece: PieceIndex) -> bool {
         let has_begun = |asked: &Asked| asked.began.is_some();
         self.told_to_wait
+            && self.in_line >= tuning::LINE_LEFT_FROM
             && self
                 .asked
                 .get(&piece)
                 .is_some_and(|asked| !has_begun(asked))
     }
 
+    /// Pieces that will not be sent soon, and when they were asked; none unless the peer told us to wait in a
+    /// line of some length.
+    pub(super) fn waiting(&self) -> impl Iterator<Item = (PieceIndex, Time)> {
+        let waits = self.told_to_wait && self.in_line >= tuning::LINE_LEFT_FROM;
+        let relied = self.relied().filter(move |_| waits);
+        let waiting = relied.filter(|(_, asked)| asked.began.is_none());
+        waiting.map(|(piece, asked)| (piece, asked.at))
+    }
+
     /// The peer says that our requests wait.
-    pub(super) fn on_queued(&mut self) {
+    pub(super) fn on_queued(&mut self, in_line: u32) {
         self.told_to_wait = true;
+        self.in_line = in_line;
     }
 
     /// The peer says that it began to send one of our pieces.
@@ -263,6 +281,8 @@ impl Download {
             return;
         };
         self.snubbed_until = None;
+        self.owes_a_word = self.relied_count > 0;
+        self.barren_since = (self.relied_count > 0).then_some(now);
         let began = self.last_arrival.max(asked.at);
         let sample = now.duration_since(began);
         self.piece_time = Some(
@@ -303,6 +323,17 @@ impl Download {
     /// A piece had to be asked elsewhere because it comes so slowly.
     pub(super) fn snub(&mut self, now: Time) {
         self.snubbed_until = Some(now + tuning::SNUB_SPAN);
+    }
+
+    /// Whether it has been asked for [`tuning::BARREN_AFTER`] and more, and no whole piece came.
+    pub(super) fn is_barren(&self, now: Time) -> bool {
+        let is_long = |since| now.duration_since(since) >= tuning::BARREN_AFTER;
+        self.barren_since.is_some_and(is_long)
+    }
+
+    /// Whether it is asked for as little as can be.
+    pub(super) fn is_poor(&self, now: Time) -> bool {
+        self.is_snubbed(now) || self.is_barren(now)
     }
 
     pub(super) fn is_snubbed(&self, now: Time) -> bool {
@@ -415,6 +446,13 @@ impl Download {
         };
         let is_old = age > tuning::RATE_SPAN;
         match ahead.count {
+            // In a short line its turn comes before a cancel would help.
+            _ if self.told_to_wait
+                && self.in_line < tuning::LINE_LEFT_FROM
+                && age < tuning::SILENCE_MIN =>
+            {
+                None
+            }
             _ if self.told_to_wait => Some(Progress::Waits { left }),
             0 if is_old => Some(Progress::Arrives { left }),
             0 => None,
@@ -560,7 +598,7 @@ mod tests {
         };
         assert!(!waits(&download, 0) && !waits(&download, 1));
         assert!(waits(&download, 2), "two others come before it");
-        download.on_queued();
+        download.on_queued(tuning::LINE_LEFT_FROM);
         assert!(waits(&download, 0));
         download.on_bytes(at(9), piece(1), 10);
         assert!(!waits(&download, 0) && !waits(&download, 1));
@@ -636,5 +674,39 @@ mod tests {
         download.on_life(at(1_100));
         download.ask(at(60_000), piece(0), LEN);
         assert_eq!(download.deadline(), Some(at(60_000) + tuning::SILENCE_MIN));
+    }
+
+    #[test]
+    fn a_request_in_a_short_line_is_not_taken_away() {
+        let mut download = Download::new(at(0), LEN);
+        download.ask(at(0), piece(0), LEN);
+        assert_eq!(download.waiting().count(), 0, "nobody said that it waits");
+        for (in_line, waits) in [
+            (tuning::LINE_LEFT_FROM - 1, false),
+            (tuning::LINE_LEFT_FROM, true),
+        ] {
+            download.on_queued(in_line);
+            assert_eq!(download.waits(piece(0)), waits, "{in_line} in line");
+            assert_eq!(download.waiting().count(), usize::from(waits));
+        }
+        download.on_serving();
+        assert!(!download.waits(piece(0)));
+    }
+
+    #[test]
+    fn who_is_asked_for_long_and_sends_no_whole_piece_is_barren_until_it_does() {
+        let (mut download, now) = steady(3, 50);
+        assert!(
+            !download.is_barren(now + tuning::BARREN_AFTER),
+            "it owes nothing"
+        );
+        download.ask(now, piece(7), LEN);
+        download.forget(piece(7));
+        download.ask(now + tuning::BARREN_AFTER / 2, piece(8), LEN);
+        let later = now + tuning::BARREN_AFTER;
+        download.on_bytes(later, piece(8), 1);
+        assert!(download.is_barren(later) && download.is_poor(later));
+        download.on_arrived(later, piece(8));
+        assert!(!download.is_barren(later));
     }
 }

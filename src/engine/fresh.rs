@@ -6,7 +6,7 @@
 //! what was not. Takes plain numbers, knows no queue and no connection. Called by `upload`.
 //! Source: BEP 16 (superseeding), without its lies in the bitfield.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 
 use rand::RngExt;
 
@@ -33,8 +33,8 @@ pub(super) struct Fresh {
     promised_count: BTreeMap<PeerKey, usize>,
     /// Pieces that may be fresh, in random order; those that are not are dropped when met.
     unsent: Vec<PieceIndex>,
-    /// Peers that did not ask for what was suggested to them.
-    deaf: BTreeSet<PeerKey>,
+    /// Peers that did not ask for what was suggested to them, and until when they are left alone.
+    deaf: BTreeMap<PeerKey, Time>,
     /// When the oldest suggestion lapses that was not taken up.
     lapses: Option<Time>,
 }
@@ -50,7 +50,7 @@ impl Fresh {
             promises: BTreeMap::new(),
             promised_count: BTreeMap::new(),
             unsent,
-            deaf: BTreeSet::new(),
+            deaf: BTreeMap::new(),
             lapses: None,
         }
     }
@@ -167,7 +167,7 @@ impl Fresh {
         self.lapses
     }
 
-    /// Takes back suggestions that were not taken up; who left one is given no more.
+    /// Takes back suggestions that were not taken up; who left one is given no more for a while.
     pub(super) fn on_time(&mut self, now: Time) {
         if self.lapses.is_none() {
             return;
@@ -188,7 +188,7 @@ impl Fresh {
         for (piece, peer) in lapsed {
             self.break_promise(piece);
             self.unsent.push(piece);
-            self.deaf.insert(peer);
+            self.deaf.insert(peer, now + tuning::SUGGESTION_REST);
         }
     }
 
@@ -204,7 +204,7 @@ impl Fresh {
             return suggestions;
         }
         for peer in asking
-            .filter(|peer| !self.deaf.contains(peer))
+            .filter(|peer| self.deaf.get(peer).is_none_or(|until| *until <= now))
             .collect::<Vec<_>>()
         {
             while self

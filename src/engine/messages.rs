@@ -20,12 +20,14 @@ impl Transfer {
         }
         self.stale |= !matches!(
             message,
-            ShareMessage::Have { .. } | ShareMessage::Queued | ShareMessage::Serving { .. }
+            ShareMessage::Have { .. } | ShareMessage::Queued { .. } | ShareMessage::Serving { .. }
         );
         match message {
             ShareMessage::HaveAll => self.on_have_all(peer),
             ShareMessage::HaveNone => {}
-            ShareMessage::Queued => self.with_download(peer, Download::on_queued),
+            ShareMessage::Queued { in_line } => {
+                self.with_download(peer, |download| download.on_queued(in_line))
+            }
             ShareMessage::Serving { .. } => self.with_download(peer, Download::on_serving),
             ShareMessage::Bitfield { first, bytes } => self.on_bitfield(now, peer, first, &bytes),
             ShareMessage::Have { runs } => self.for_each_piece(now, peer, &runs, Self::on_have),

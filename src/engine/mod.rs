@@ -17,6 +17,7 @@ mod asking;
 mod download;
 mod fresh;
 mod messages;
+mod offers;
 mod peers;
 mod pieces;
 mod rate;

@@ -90,12 +90,33 @@ impl Transfer {
             let message = ShareMessage::Suggest { piece: piece.get() };
             self.outputs.push_back(Output::Send { peer, message });
         }
+        let in_line = self.upload.in_line();
         for (peer, piece) in self.upload.heartbeats(now) {
             let message = match piece {
                 Some(piece) => ShareMessage::Serving { piece: piece.get() },
-                None => ShareMessage::Queued,
+                None => ShareMessage::Queued { in_line },
             };
             self.send(peer, message);
+        }
+    }
+
+    /// Offers what we got lately while nobody is in line for it.
+    pub(super) fn offer(&mut self, now: Time) {
+        if self.pieces.is_complete() || self.offers.deadline().is_none_or(|at| now < at) {
+            return;
+        }
+        let idle = self.upload.idle_places(now);
+        if idle == 0 {
+            return;
+        }
+        let lacking = |piece| {
+            let lacks =
+                |state: &Peer| !state.holdings.contains(piece) && !state.download.is_quiet(now);
+            let lacking = self.peers.iter().filter(|(_, state)| lacks(state));
+            lacking.map(|(peer, _)| *peer).collect()
+        };
+        for (peer, piece) in self.offers.make(now, idle, lacking, &mut self.random) {
+            self.send(peer, ShareMessage::Suggest { piece: piece.get() });
         }
     }
 }

@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
 use super::download::Download;
+use super::offers::Offers;
 use super::peers::Peers;
 use super::pieces::{Holdings, PieceState, Pieces};
 use super::rate::Rate;
@@ -66,6 +67,7 @@ pub struct Transfer {
     pub(super) peers: BTreeMap<PeerKey, Peer>,
     pub(super) table: Peers,
     pub(super) upload: Upload,
+    pub(super) offers: Offers,
     pub(super) reroutes: Reroutes,
     /// Pieces that lost their peer and were not asked again yet.
     pub(super) urgent: BTreeSet<PieceIndex>,
@@ -116,6 +118,7 @@ impl Transfer {
             peers: BTreeMap::new(),
             table: Peers::default(),
             upload,
+            offers: Offers::default(),
             reroutes: Reroutes::default(),
             urgent: BTreeSet::new(),
             to_fill: BTreeSet::new(),
@@ -186,6 +189,7 @@ impl Transfer {
         self.ask_urgent(now);
         self.fill(now);
         self.serve(now);
+        self.offer(now);
         self.dial(now);
         self.report_reroutes(now);
         self.wake_at = self.next_deadline(now);
@@ -241,9 +245,15 @@ impl Transfer {
             None
         };
         let upload = self.upload.deadline(now);
+        let is_idle = incomplete && self.upload.idle_places(now) > 0;
+        let offer = if is_idle {
+            self.offers.deadline()
+        } else {
+            None
+        };
         let reroute = self.reroutes.deadline();
         [
-            judgement, reminder, have, balance, stall, search, dial, upload, reroute,
+            judgement, reminder, have, balance, stall, search, dial, upload, offer, reroute,
         ]
         .into_iter()
         .flatten()

@@ -69,6 +69,10 @@ pub const JUDGE_AFTER: Duration = Duration::from_millis(750);
 /// slow but useful must not be.
 pub const SNUB_LEFT_MIN: Duration = Duration::from_secs(10);
 
+/// Who was asked for this long and sent no whole piece is treated like a snubbed peer until it does, or offers
+/// one: it may let us wait for ever. Less hits those in whose line many wait, more lets it hold the last pieces.
+pub const BARREN_AFTER: Duration = Duration::from_secs(5);
+
 /// A snubbed peer is asked for nothing that others hold for this long. Less lets it hold up pieces again
 /// and again (each for [`RATE_SPAN`]), more wastes a source that was slow for a while.
 pub const SNUB_SPAN: Duration = Duration::from_secs(30);
@@ -108,8 +112,25 @@ pub const SLOT_REST: u32 = 20;
 /// for the second while the first is sent.
 pub const PROMISES_PER_PEER: usize = 2;
 
-/// A suggestion not taken up for this long is made to somebody else, and its peer gets no more.
+/// A suggestion not taken up for this long is made to somebody else, and its peer gets none for
+/// [`SUGGESTION_REST`].
 pub const SUGGESTION_LAPSES: Duration = Duration::from_millis(500);
+
+/// See [`SUGGESTION_LAPSES`]: the piece may have been on its way from somebody slow just then.
+pub const SUGGESTION_REST: Duration = Duration::from_secs(5);
+
+/// Pieces that an idle uplink offers: those it got last.
+pub const OFFERED_PIECES: usize = 16;
+
+/// A request is moved to whom offers to serve it from a line of at least so many peers. From a shorter one it
+/// would be served as soon, perhaps before the cancel is there.
+pub const LINE_LEFT_FROM: u32 = 4;
+
+/// Offers that are not made again.
+pub const OFFERS_REMEMBERED: usize = 64;
+
+/// An offer that brought no request within this time, about a round trip, is followed by another.
+pub const OFFER_LAPSES: Duration = Duration::from_millis(40);
 
 /// Pieces sent to a peer before it is judged by how few of them it says it has.
 pub const HIDDEN_PIECES_MIN: u32 = 8;

@@ -362,6 +362,15 @@ impl Upload {
         due
     }
 
+    /// Peers that wait for a turn.
+    pub(super) fn in_line(&self) -> u32 {
+        let waiting = self
+            .queues
+            .values()
+            .filter(|queue| queue.is_waiting_for_turn());
+        waiting.count() as u32
+    }
+
     /// Whether `peer`, whose piece is about to be sent, still believes that it waits.
     pub(super) fn ends_wait(&mut self, peer: PeerKey) -> bool {
         self.queues
@@ -390,6 +399,15 @@ impl Upload {
             .into_iter()
             .flatten()
             .min()
+    }
+
+    /// Places for which nobody is in line.
+    pub(super) fn idle_places(&self, now: Time) -> usize {
+        if self.queues.values().any(Queue::is_waiting_for_turn) {
+            return 0;
+        }
+        let served = self.queues.values().filter(|queue| queue.is_served(now));
+        self.slots.count().saturating_sub(served.count())
     }
 
     /// Whether somebody waits for pieces or is being served.

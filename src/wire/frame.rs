@@ -130,7 +130,7 @@ mod tests {
             share(ShareMessage::DontHave { runs: runs.clone() }),
             share(ShareMessage::Request { runs: runs.clone() }),
             share(ShareMessage::Cancel { runs }),
-            share(ShareMessage::Queued),
+            share(ShareMessage::Queued { in_line: 3 }),
             share(ShareMessage::Serving { piece: 5 }),
             share(ShareMessage::Suggest { piece: 6 }),
             share(ShareMessage::Reject {

@@ -122,7 +122,11 @@ pub enum ShareMessage {
         runs: Vec<Run>,
     },
     /// Your requests wait for their turn; repeated so that waiting is not silence.
-    Queued,
+    Queued {
+        /// Peers that wait for a turn at the sender, the receiver included: by it the receiver tells what is
+        /// better asked elsewhere.
+        in_line: u32,
+    },
     /// This piece is being sent now; repeated while its bytes are held back by a rate limit.
     Serving {
         /// The piece.
