@@ -62,7 +62,7 @@ const CASES: &[Case] = &[
     }),
     case("20 peers that leave when done, 128 pieces", true, leaving),
     case(
-        "20 peers that join within 40 s, 256 pieces",
+        "20 peers that join within 10 s, 256 pieces",
         true,
         joining_late,
     ),
