@@ -36,7 +36,7 @@ const CASES: &[Case] = &[
     case("1 + 8, 256 pieces", true, |seed| {
         Scenario::plain(seed, 8, 256, RATE)
     }),
-    case("1 + 100, 256 pieces", false, |seed| {
+    case("1 + 100, 256 pieces", true, |seed| {
         Scenario::plain(seed, 100, 256, RATE)
     }),
     case(

@@ -131,12 +131,13 @@ const LIBTORRENT_MEASURED: &[(Swarm, f64)] = &[
     (Swarm::struck(Struck::Cut, 6.0), 1.565),
 ];
 
-/// How far a twin of libtorrent may be from the measured run. It is always faster, by what `bittorrent` lists: pieces
-/// whole of one peer, snubbed peers given up at once; and by process start, hashing and flushing, which it has not.
+/// How far a twin of libtorrent may be from the measured run, to one side: it is always faster (1.39 for 1.49, and 1.40,
+/// 1.37, 1.37 where a seeder was struck), as it has no process to start, nothing to hash or flush, and its seeder sends
+/// 1.32 copies where 1.41 were counted; peers that were struck are given up at once.
 const LIBTORRENT_WITHIN: f64 = 0.15;
 
-/// Copies of the file that the seeder of the first of these runs sent: counted at its wire in a run that took 1.51
-/// times the bound, 2026-11-26.
+/// Copies of the file that the seeder of the first of these runs sent, by its own count of payload, in a run that took
+/// 1.51 times the bound, 2026-11-26.
 const LIBTORRENT_COPIES: f64 = 1.41;
 
 #[test]
@@ -188,7 +189,7 @@ fn simulated_swarms_of_libtorrent_end_little_before_the_measured_ones() {
 #[test]
 fn a_simulated_seeder_of_libtorrents_sends_nearly_as_many_copies_as_were_counted() {
     let (_, copies) = libtorrents(&LIBTORRENT_MEASURED[0].0);
-    let counted = LIBTORRENT_COPIES * TCP_SHARE;
+    let counted = LIBTORRENT_COPIES;
     assert!(
         (copies / counted - 1.0).abs() <= 0.10,
         "{copies:.2} copies, {counted:.2} counted"

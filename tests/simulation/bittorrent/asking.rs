@@ -111,10 +111,9 @@ impl BitTorrent {
         for key in peers {
             let runs = vec![Run::one(piece)];
             self.say(key, ShareMessage::Have { runs });
-            if let Some(peer) = self.peers.get_mut(&key)
-                && peer.holds.contains(piece)
-            {
-                peer.useful -= 1;
+            if let Some(peer) = self.peers.get_mut(&key) {
+                peer.useful -= u32::from(peer.holds.contains(piece));
+                peer.allowed_us.retain(|allowed| *allowed != piece.get());
             }
             self.tell_interest(key);
         }

@@ -50,8 +50,8 @@ impl Peer {
     }
 
     pub(super) fn offers(&self, piece: u32) -> bool {
-        let is_open = !self.chokes_us || self.allowed_us.contains(&piece);
-        is_open && self.holds.contains(PieceIndex::new(piece))
+        let is_open = || !self.chokes_us || self.allowed_us.contains(&piece);
+        self.holds.contains(PieceIndex::new(piece)) && is_open()
     }
 }
 

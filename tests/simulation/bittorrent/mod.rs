@@ -3,13 +3,13 @@
 //! Owns the published numbers and rules; never looks into Shoal's engine. Called by `against` and `twins`.
 //! Sources: libtorrent 2.x, `settings_pack.cpp`, `choker.cpp`, `request_blocks.cpp`, `peer_connection.cpp`; BEP 3, 6.
 //!
-//! Where it differs, each time in the client's favour unless said:
-//! - A piece is asked whole of one peer, as libtorrent does of peers that bring a piece within 20 s. Of slower ones it
-//!   takes blocks of 16 KiB of one piece from several, as it does in the end game: that is in libtorrent's favour.
-//!   Queues are counted in such blocks.
-//! - What a snubbed peer was asked for is freed at once, not one block in a second.
-//! - Peers are searched for each second below the target, not by a tracker and by PEX once a minute.
-//! - No headers, no disk queue, no limit on half-open connections, no turnover of peers (4 % in 300 s).
+//! Where it differs:
+//! - A piece is asked whole of one peer, as libtorrent does of peers that bring a piece within 20 s. Of slower ones, and
+//!   in the end game, it asks blocks of 16 KiB of several: that would help it. Queues are counted in such blocks.
+//! - What a snubbed peer was asked for is freed at once, not one block in a second: that helps the one here.
+//! - So does that peers are searched for each second below the target, not by a tracker and by PEX once a minute;
+//!   and that there are no headers, no disk queue, no hashing, no limit on half-open connections.
+//! - No turnover of peers (4 % in 300 s) and no keep-alives: no run here is long enough.
 
 mod asking;
 mod choker;

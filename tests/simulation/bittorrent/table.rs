@@ -93,3 +93,27 @@ impl Table {
         self.known.values().filter(|(state, _)| is(*state)).count()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(secs: u64) -> Time {
+        Time::from_start(Duration::from_secs(secs))
+    }
+
+    #[test]
+    fn fifty_are_dialled_and_who_failed_again_after_a_minute() {
+        let mut table = Table::default();
+        (0..60).for_each(|peer| table.heard(at(0), PeerKey(peer)));
+        assert_eq!(table.dials(at(0)).len(), PEERS_TARGET);
+        assert_eq!(table.dials(at(0)), []);
+        (0..49).for_each(|peer| table.up(PeerKey(peer)));
+        table.dial_failed(at(1), PeerKey(49));
+        assert_eq!(table.dials(at(1)), [PeerKey(50)]);
+        assert!(table.wants_more());
+        (50..60).for_each(|peer| table.ban(PeerKey(peer)));
+        assert_eq!(table.dials(at(60)), []);
+        assert_eq!(table.dials(at(61)), [PeerKey(49)]);
+    }
+}
