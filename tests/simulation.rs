@@ -1,11 +1,16 @@
-//! The engine in simulated swarms: many seeds with faults, and named scenarios for each promise.
+//! The engine in simulated swarms: many seeds with faults, named scenarios for each promise, and another client in
+//! its place to be compared with.
 //!
 //! A seed that fails prints the one command that replays it.
 
+mod against;
+mod bittorrent;
 mod bound;
 mod faults;
 mod promises;
+mod restless;
 mod sweeps;
+mod twins;
 
 use std::time::Duration;
 

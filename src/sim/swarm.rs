@@ -23,9 +23,10 @@ use crate::wire::ShareMessage;
 /// A dial of somebody who does not answer ends after this long.
 const DIAL_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Events for each piece of each node after which a swarm is taken not to come to rest, and at least.
+/// Events for each piece of each node after which a swarm is taken not to come to rest, and at least: twenty times
+/// what any of a thousand drawn swarms takes.
 const EVENTS_PER_PIECE_MAX: u64 = 2_000;
-const EVENTS_MIN: u64 = 50_000_000;
+const EVENTS_MIN: u64 = 10_000_000;
 
 const SECOND: Duration = Duration::from_secs(1);
 
