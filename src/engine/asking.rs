@@ -215,8 +215,8 @@ impl Transfer {
             return;
         };
         let is_able = !state.download.is_suspect() && state.download.has_room_for_suggestion(len);
-        let is_poor = state.download.is_poor(now) && self.has_better(now, piece);
-        if !is_able || is_poor || self.sequential {
+        let is_snubbed = state.download.is_on_probation() && self.has_better(now, piece);
+        if !is_able || is_snubbed || self.sequential {
             return;
         }
         let is_seed = matches!(state.holdings, Holdings::All);
@@ -294,7 +294,7 @@ impl Transfer {
         } else {
             self.pieces.pick_rarest(&state.holdings, &mut self.random)
         }?;
-        if state.download.is_poor(now)
+        if state.download.is_on_probation()
             && (state.download.relied_count() > 0 || self.has_better(now, piece))
         {
             return None;
@@ -305,7 +305,7 @@ impl Transfer {
     /// Whether a peer that is neither silent nor slow holds `piece`.
     fn has_better(&self, now: Time, piece: PieceIndex) -> bool {
         self.peers.values().any(|state| {
-            let is_good = !state.download.is_suspect() && !state.download.is_poor(now);
+            let is_good = !state.download.is_suspect() && !state.download.is_snubbed(now);
             is_good && state.holdings.contains(piece)
         })
     }
@@ -332,7 +332,7 @@ impl Transfer {
     fn is_free(&self, now: Time, peer: PeerKey) -> bool {
         let is_free = |state: &Peer| {
             let download = &state.download;
-            download.is_idle() && !download.is_suspect() && !download.is_poor(now)
+            download.is_idle() && !download.is_suspect() && !download.is_snubbed(now)
         };
         self.peers.get(&peer).is_some_and(is_free)
     }

@@ -93,8 +93,10 @@ pub(super) struct Download {
     suspect_since: Option<Time>,
     /// A piece was asked elsewhere because it was slow here: until then it gets no more than it must.
     snubbed_until: Option<Time>,
-    /// When it was first asked since its last whole piece.
-    barren_since: Option<Time>,
+    /// Times it was snubbed since its last whole piece.
+    snubs: u32,
+    /// How long something was asked of it since its last whole piece, or since it was snubbed.
+    owed: Duration,
     /// The peer said `Queued` and has sent no byte since: nothing of ours is in service.
     told_to_wait: bool,
     /// Peers in its line when it said so.
@@ -121,7 +123,8 @@ impl Download {
             last_told: now,
             suspect_since: None,
             snubbed_until: None,
-            barren_since: None,
+            snubs: 0,
+            owed: Duration::ZERO,
             told_to_wait: false,
             in_line: 0,
             rate: Rate::default(),
@@ -163,7 +166,6 @@ impl Download {
             self.silent_since = now;
         }
         self.last_told = now;
-        self.barren_since.get_or_insert(now);
         let before = self.asked.insert(
             piece,
             Asked {
@@ -282,7 +284,8 @@ impl Download {
         };
         self.snubbed_until = None;
         self.owes_a_word = self.relied_count > 0;
-        self.barren_since = (self.relied_count > 0).then_some(now);
+        self.snubs = 0;
+        self.owed = Duration::ZERO;
         let began = self.last_arrival.max(asked.at);
         let sample = now.duration_since(began);
         self.piece_time = Some(
@@ -320,24 +323,33 @@ impl Download {
         }
     }
 
-    /// A piece had to be asked elsewhere because it comes so slowly.
+    /// A piece had to be asked elsewhere because it comes so slowly, or none came for long.
     pub(super) fn snub(&mut self, now: Time) {
-        self.snubbed_until = Some(now + tuning::SNUB_SPAN);
+        if !self.is_snubbed(now) {
+            let span = tuning::SNUB_SPAN * (1 << self.snubs.min(tuning::SNUB_DOUBLINGS_MAX));
+            self.snubbed_until = Some(now + span);
+            self.snubs += 1;
+        }
     }
 
-    /// Whether it has been asked for [`tuning::BARREN_AFTER`] and more, and no whole piece came.
-    pub(super) fn is_barren(&self, now: Time) -> bool {
-        let is_long = |since| now.duration_since(since) >= tuning::BARREN_AFTER;
-        self.barren_since.is_some_and(is_long)
-    }
-
-    /// Whether it is asked for as little as can be.
-    pub(super) fn is_poor(&self, now: Time) -> bool {
-        self.is_snubbed(now) || self.is_barren(now)
+    /// Whether it was snubbed and has sent no whole piece since: what others hold is asked of them.
+    pub(super) fn is_on_probation(&self) -> bool {
+        self.snubs > 0
     }
 
     pub(super) fn is_snubbed(&self, now: Time) -> bool {
         self.snubbed_until.is_some_and(|until| now < until)
+    }
+
+    /// Another `span` has passed: who owes a piece for [`tuning::BARREN_AFTER`] in all is snubbed.
+    pub(super) fn on_span(&mut self, now: Time, span: Duration) {
+        if self.relied_count > 0 {
+            self.owed += span;
+        }
+        if self.owed >= tuning::BARREN_AFTER {
+            self.owed = Duration::ZERO;
+            self.snub(now);
+        }
     }
 
     /// We said something to it.
@@ -361,6 +373,11 @@ impl Download {
 
     pub(super) fn become_suspect(&mut self, now: Time) {
         self.suspect_since = Some(now);
+    }
+
+    /// When its last whole piece came, or else when it was met.
+    pub(super) fn last_arrival(&self) -> Time {
+        self.last_arrival
     }
 
     fn silence_limit(&self) -> Duration {
@@ -387,11 +404,14 @@ impl Download {
         let bytes = self.relied_left() + u64::from(len);
         if rate == 0 {
             let known = self.piece_time.unwrap_or(tuning::SILENCE_MIN);
-            let known = if self.is_quiet(now) {
-                known.max(tuning::SILENCE_MIN)
+            let at_least = if self.is_on_probation() {
+                tuning::BARREN_AFTER
+            } else if self.is_quiet(now) {
+                tuning::SILENCE_MIN
             } else {
-                known
+                Duration::ZERO
             };
+            let known = known.max(at_least);
             return known * (self.relied_count + 1);
         }
         span(bytes, rate)
@@ -693,20 +713,36 @@ mod tests {
         assert!(!download.waits(piece(0)));
     }
 
+    /// Lets so many seconds pass from `now` on; the moment when they have.
+    fn pass(download: &mut Download, now: Time, seconds: u64) -> Time {
+        let second = Duration::from_secs(1);
+        (1..=seconds as u32).for_each(|passed| download.on_span(now + second * passed, second));
+        now + second * seconds as u32
+    }
+
     #[test]
-    fn who_is_asked_for_long_and_sends_no_whole_piece_is_barren_until_it_does() {
+    fn who_owes_a_piece_for_long_is_snubbed_longer_each_time_until_one_comes() {
+        let long = tuning::BARREN_AFTER.as_secs();
         let (mut download, now) = steady(3, 50);
-        assert!(
-            !download.is_barren(now + tuning::BARREN_AFTER),
-            "it owes nothing"
-        );
-        download.ask(now, piece(7), LEN);
-        download.forget(piece(7));
-        download.ask(now + tuning::BARREN_AFTER / 2, piece(8), LEN);
-        let later = now + tuning::BARREN_AFTER;
-        download.on_bytes(later, piece(8), 1);
-        assert!(download.is_barren(later) && download.is_poor(later));
-        download.on_arrived(later, piece(8));
-        assert!(!download.is_barren(later));
+        let mut now = pass(&mut download, now, 10 * long);
+        assert!(!download.is_on_probation(), "it owes nothing");
+        for doublings in 0..2 {
+            // What is withdrawn and asked again counts together, the time between does not.
+            download.ask(now, piece(7), LEN);
+            now = pass(&mut download, now, long / 2);
+            download.forget(piece(7));
+            now = pass(&mut download, now, long);
+            assert!(!download.is_snubbed(now));
+            download.ask(now, piece(8), LEN);
+            now = pass(&mut download, now, long - long / 2);
+            let ends = now + tuning::SNUB_SPAN * (1 << doublings);
+            assert!(download.is_snubbed(now + tuning::SNUB_SPAN / 2) && !download.is_snubbed(ends));
+            download.forget(piece(8));
+            now = ends;
+        }
+        assert!(download.is_on_probation(), "also when the span is over");
+        download.ask(now, piece(9), LEN);
+        download.on_arrived(now, piece(9));
+        assert!(!download.is_on_probation() && !download.is_snubbed(now));
     }
 }

@@ -27,6 +27,7 @@ mod slots;
 mod status;
 mod transfer;
 pub mod tuning;
+mod turnover;
 mod upload;
 
 use std::time::Duration;

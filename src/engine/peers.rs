@@ -182,6 +182,12 @@ impl Peers {
         self.up
     }
 
+    /// Whether somebody may be dialled who never failed us and was never parted from.
+    pub(super) fn knows_a_stranger(&self) -> bool {
+        let is_stranger = |known: &Candidate| known.state == State::Idle && known.failures == 0;
+        self.candidates.values().any(is_stranger)
+    }
+
     /// Whether somebody is known who is not banned.
     pub(super) fn knows_somebody(&self) -> bool {
         self.candidates

@@ -79,6 +79,7 @@ pub struct Transfer {
     pub(super) last_balance: Time,
     pub(super) quiet: Quiet,
     pub(super) search_at: Time,
+    pub(super) turnover_at: Time,
     pub(super) search_pause: Duration,
     pub(super) completed: bool,
     pub(super) rate: Rate,
@@ -128,6 +129,7 @@ impl Transfer {
             last_balance: now,
             quiet: Quiet::No,
             search_at: now,
+            turnover_at: now + tuning::TURNOVER_EVERY,
             search_pause: tuning::SEARCH_MIN,
             completed,
             rate: Rate::default(),
@@ -244,6 +246,7 @@ impl Transfer {
         } else {
             None
         };
+        let turnover = self.turnover_deadline();
         let upload = self.upload.deadline(now);
         let is_idle = incomplete && self.upload.idle_places(now) > 0;
         let offer = if is_idle {
@@ -253,7 +256,8 @@ impl Transfer {
         };
         let reroute = self.reroutes.deadline();
         [
-            judgement, reminder, have, balance, stall, search, dial, upload, offer, reroute,
+            judgement, reminder, have, balance, stall, search, dial, turnover, upload, offer,
+            reroute,
         ]
         .into_iter()
         .flatten()
@@ -393,8 +397,13 @@ impl Transfer {
         if self.pieces.is_complete() {
             return;
         }
+        self.turn_over(now);
         if now >= self.last_balance + BALANCE_EVERY {
+            let span = now.duration_since(self.last_balance).min(2 * BALANCE_EVERY);
             self.last_balance = now;
+            for state in self.peers.values_mut() {
+                state.download.on_span(now, span);
+            }
             self.to_fill.extend(self.peers.keys());
         }
         if now >= self.last_byte + tuning::STALL_AFTER {

@@ -69,13 +69,16 @@ pub const JUDGE_AFTER: Duration = Duration::from_millis(750);
 /// slow but useful must not be.
 pub const SNUB_LEFT_MIN: Duration = Duration::from_secs(10);
 
-/// Who was asked for this long and sent no whole piece is treated like a snubbed peer until it does, or offers
-/// one: it may let us wait for ever. Less hits those in whose line many wait, more lets it hold the last pieces.
+/// Who was asked for this long in all and sent no whole piece is snubbed: it may let us wait for ever. Less hits
+/// those in whose line many wait, more lets it hold the last pieces.
 pub const BARREN_AFTER: Duration = Duration::from_secs(5);
 
 /// A snubbed peer is asked for nothing that others hold for this long. Less lets it hold up pieces again
 /// and again (each for [`RATE_SPAN`]), more wastes a source that was slow for a while.
 pub const SNUB_SPAN: Duration = Duration::from_secs(30);
+
+/// The span doubles so often, while no whole piece comes: who dribbles is tried seldom, and still again.
+pub const SNUB_DOUBLINGS_MAX: u32 = 3;
 
 /// Requests that a peer may refuse as not held although it announced the piece and did not take it back.
 /// Claims are free to make: who breaks more is banned.
@@ -161,6 +164,16 @@ pub const PEERS_TARGET: usize = 40;
 
 /// Peers of a share beyond which newcomers are turned away.
 pub const PEERS_MAX: usize = 64;
+
+/// A full table is looked over this often for peers that are of no use. Less tears what may still become
+/// useful, more lets a swarm that lacks a piece wait longer for the seed that has joined.
+pub const TURNOVER_EVERY: Duration = Duration::from_secs(10);
+
+/// A peer that neither gave nor took a byte for this long is of no use.
+pub const USELESS_AFTER: Duration = Duration::from_secs(20);
+
+/// Peers parted from at one look.
+pub const TURNOVER_PEERS_MAX: usize = 2;
 
 /// Dials under way at once for a share.
 pub const DIALS_MAX: usize = 8;

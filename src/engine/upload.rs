@@ -415,6 +415,13 @@ impl Upload {
         self.queues.values().any(Queue::is_busy)
     }
 
+    /// When the peer took its last byte, or else when it was met.
+    pub(super) fn taken_at(&self, peer: PeerKey) -> Time {
+        self.queues
+            .get(&peer)
+            .map_or(Time::default(), |queue| queue.last_taken)
+    }
+
     pub(super) fn waiting_of(&self, peer: PeerKey) -> u32 {
         let waiting = |queue: &Queue| (queue.waiting.len() + queue.service.len()) as u32;
         self.queues.get(&peer).map_or(0, waiting)

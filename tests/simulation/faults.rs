@@ -249,3 +249,21 @@ fn a_piece_does_not_wander_between_peers_that_fell_silent() {
         assert_eq!(report.broken, [], "seed {seed}");
     }
 }
+
+#[test]
+fn peers_that_all_lack_the_same_pieces_meet_the_seed_that_joins_late() {
+    // Sixty receivers fill each other's tables; their seed dies before it has sent everything once.
+    let mut scenario = Scenario::plain(10, 60, 100, 1_000_000);
+    scenario.nodes[0]
+        .faults
+        .push(Fault::Crash { at: seconds(4) });
+    let mut late = NodePlan::new(true, 1_000_000, 4_000_000);
+    late.joins = seconds(30);
+    scenario.nodes.push(late);
+    scenario.ends = seconds(300);
+    let report = run(&scenario);
+    assert_eq!(report.broken, []);
+    let last = report.last_finish(1..=60).expect("all finish");
+    assert!(last > seconds(30), "the late seed was needed: {last:?}");
+    assert!(last < seconds(90), "{last:?}");
+}
