@@ -215,8 +215,8 @@ impl Transfer {
             return;
         };
         let is_able = !state.download.is_suspect() && state.download.has_room_for_suggestion(len);
-        let is_snubbed = state.download.is_on_probation() && self.has_better(now, piece);
-        if !is_able || is_snubbed || self.sequential {
+        let is_second_choice = state.download.is_on_probation() && self.has_better(now, piece);
+        if !is_able || is_second_choice || self.sequential {
             return;
         }
         let is_seed = matches!(state.holdings, Holdings::All);

@@ -73,8 +73,9 @@ pub const SNUB_LEFT_MIN: Duration = Duration::from_secs(10);
 /// those in whose line many wait, more lets it hold the last pieces.
 pub const BARREN_AFTER: Duration = Duration::from_secs(5);
 
-/// A snubbed peer is asked for nothing that others hold for this long. Less lets it hold up pieces again
-/// and again (each for [`RATE_SPAN`]), more wastes a source that was slow for a while.
+/// A snubbed peer takes over nothing for this long, and until its next whole piece it is asked only for what nobody
+/// better holds. Less lets it hold up pieces again and again (each for [`RATE_SPAN`]), more wastes a source that
+/// was slow for a while.
 pub const SNUB_SPAN: Duration = Duration::from_secs(30);
 
 /// The span doubles so often, while no whole piece comes: who dribbles is tried seldom, and still again.
