@@ -13,6 +13,9 @@ use super::{Cause, Event, Output, Parting, PeerKey, Time, tuning};
 use crate::content::{Bitfield, PieceIndex};
 use crate::wire::{BITFIELD_PART_LEN_MAX, RejectReason, Run, ShareMessage, runs_of};
 
+/// What is done with one piece that a message names.
+type OnPiece = fn(&mut Transfer, Time, PeerKey, PieceIndex);
+
 impl Transfer {
     pub(super) fn on_message(&mut self, now: Time, peer: PeerKey, message: ShareMessage) {
         if !self.on_life(now, peer) {
@@ -30,14 +33,12 @@ impl Transfer {
             }
             ShareMessage::Serving { .. } => self.with_download(peer, Download::on_serving),
             ShareMessage::Bitfield { first, bytes } => self.on_bitfield(now, peer, first, &bytes),
-            ShareMessage::Have { runs } => self.for_each_piece(now, peer, &runs, Self::on_have),
+            ShareMessage::Have { runs } => self.on_announced(now, peer, &runs, Self::on_have),
             ShareMessage::DontHave { runs } => {
-                self.for_each_piece(now, peer, &runs, Self::on_dont_have)
+                self.on_announced(now, peer, &runs, Self::on_dont_have)
             }
-            ShareMessage::Request { runs } => {
-                self.for_each_piece(now, peer, &runs, Self::on_request)
-            }
-            ShareMessage::Cancel { runs } => self.for_each_piece(now, peer, &runs, Self::on_cancel),
+            ShareMessage::Request { runs } => self.on_asked(now, peer, &runs, Self::on_request),
+            ShareMessage::Cancel { runs } => self.on_asked(now, peer, &runs, Self::on_cancel),
             ShareMessage::Suggest { piece } => match self.geometry.piece(piece) {
                 Some(piece) => self.on_suggest(now, peer, piece),
                 None => self.on_nonsense(now, peer),
@@ -56,14 +57,37 @@ impl Transfer {
         self.check_completed_peer(now, peer);
     }
 
-    /// Runs `act` for every piece named; a run that leaves the share ends the session.
-    pub(super) fn for_each_piece(
+    /// Runs `act` for every piece of an announcement. A few bytes can name every piece, and each costs us work,
+    /// so what a peer may name in all is bounded by what it can have to tell.
+    fn on_announced(&mut self, now: Time, peer: PeerKey, runs: &[Run], act: OnPiece) {
+        let count = u64::from(self.pieces.count());
+        let left = match self.peers.get(&peer) {
+            Some(state) => count
+                .saturating_mul(tuning::ANNOUNCED_TIMES_MAX)
+                .saturating_sub(state.announced),
+            None => return,
+        };
+        let named = self.for_each_piece(now, peer, runs, left, act);
+        if let Some(state) = self.peers.get_mut(&peer) {
+            state.announced += named;
+        }
+    }
+
+    /// Runs `act` for every piece of a request or of its cancellation.
+    fn on_asked(&mut self, now: Time, peer: PeerKey, runs: &[Run], act: OnPiece) {
+        self.for_each_piece(now, peer, runs, u64::from(tuning::REQUESTS_MAX), act);
+    }
+
+    /// Runs `act` for every piece named, and returns how many. A run that leaves the share, or more than
+    /// `most` pieces in all, end the session before the first.
+    fn for_each_piece(
         &mut self,
         now: Time,
         peer: PeerKey,
         runs: &[Run],
-        act: fn(&mut Self, Time, PeerKey, PieceIndex),
-    ) {
+        most: u64,
+        act: OnPiece,
+    ) -> u64 {
         let count = self.pieces.count();
         let fits = |run: &Run| {
             run.count > 0
@@ -72,9 +96,10 @@ impl Transfer {
                     .checked_add(run.count)
                     .is_some_and(|end| end <= count)
         };
-        if !runs.iter().all(fits) {
+        let named: u64 = runs.iter().map(|run| u64::from(run.count)).sum();
+        if named > most || !runs.iter().all(fits) {
             self.part(now, peer, Parting::Violation);
-            return;
+            return 0;
         }
         for piece in runs
             .iter()
@@ -83,6 +108,7 @@ impl Transfer {
         {
             act(self, now, peer, piece);
         }
+        named
     }
 
     pub(super) fn on_nonsense(&mut self, now: Time, peer: PeerKey) {
@@ -249,6 +275,7 @@ impl Transfer {
         self.last_have = now;
         let mut haves = std::mem::take(&mut self.haves);
         haves.sort_unstable();
+        haves.dedup();
         let runs = runs_of(haves);
         let peers = self.peers_to_tell();
         for peer in &peers {
@@ -300,5 +327,103 @@ impl Transfer {
         {
             self.part(now, peer, Parting::Done);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use rand::SeedableRng;
+
+    use super::*;
+    use crate::content::Geometry;
+    use crate::engine::{Input, Random, TransferConfig};
+
+    const PEER: PeerKey = PeerKey(7);
+    const PIECES: u32 = 10_000;
+    const START: Time = Time::from_start(Duration::ZERO);
+    const ALL: Run = Run {
+        first: 0,
+        count: PIECES,
+    };
+
+    /// A transfer that holds nothing, with one peer.
+    fn transfer() -> Transfer {
+        let geometry = Geometry::new(1 << 16, &[u64::from(PIECES) << 16]).expect("allowed");
+        let config = TransferConfig {
+            geometry,
+            held: Bitfield::new(PIECES),
+            wanted: None,
+            sequential: false,
+            random: Random::seed_from_u64(1),
+        };
+        let mut transfer = Transfer::new(START, config);
+        say(&mut transfer, None);
+        transfer
+    }
+
+    /// What comes of the peer's arrival, or of what it says.
+    fn say(transfer: &mut Transfer, message: Option<ShareMessage>) -> Vec<Output> {
+        let peer = PEER;
+        transfer.handle(
+            START,
+            message.map_or(Input::PeerUp { peer }, |message| Input::Message {
+                peer,
+                message,
+            }),
+        );
+        std::iter::from_fn(|| transfer.poll_output()).collect()
+    }
+
+    fn is_violation(outputs: &[Output]) -> bool {
+        let why = Parting::Violation;
+        outputs.contains(&Output::Disconnect { peer: PEER, why })
+    }
+
+    #[test]
+    fn requests_for_more_than_may_wait_end_the_session_and_are_not_answered() {
+        for runs in [vec![ALL], vec![Run { first: 0, count: 1 }; 513]] {
+            let outputs = say(&mut transfer(), Some(ShareMessage::Request { runs }));
+            assert!(is_violation(&outputs));
+            assert_eq!(outputs.len(), 1, "no piece is rejected: {outputs:?}");
+        }
+        let run = Run {
+            first: 0,
+            count: tuning::REQUESTS_MAX,
+        };
+        let runs = vec![run];
+        let outputs = say(&mut transfer(), Some(ShareMessage::Request { runs }));
+        assert!(!is_violation(&outputs));
+        assert_eq!(outputs.len(), tuning::REQUESTS_MAX as usize);
+    }
+
+    #[test]
+    fn a_peer_that_takes_everything_back_again_and_again_is_dropped() {
+        let mut transfer = transfer();
+        let mut turns = 0;
+        loop {
+            let runs = vec![ALL];
+            let message = if turns % 2 == 0 {
+                ShareMessage::Have { runs }
+            } else {
+                ShareMessage::DontHave { runs }
+            };
+            if is_violation(&say(&mut transfer, Some(message))) {
+                break;
+            }
+            turns += 1;
+            assert!(turns <= tuning::ANNOUNCED_TIMES_MAX);
+        }
+        assert_eq!(turns, tuning::ANNOUNCED_TIMES_MAX);
+    }
+
+    #[test]
+    fn runs_that_name_a_piece_often_in_one_message_count_each_time() {
+        let runs = vec![ALL; 100];
+        assert!(is_violation(&say(
+            &mut transfer(),
+            Some(ShareMessage::Have { runs })
+        )));
     }
 }

@@ -45,6 +45,8 @@ pub(super) struct Peer {
     pub(super) nonsense: u32,
     /// Pieces it announced and then refused as not held.
     pub(super) unkept_claims: u32,
+    /// Pieces it named in announcements, each as often as it did.
+    pub(super) announced: u64,
     pub(super) download: Download,
 }
 
@@ -312,6 +314,7 @@ impl Transfer {
                 completed_told: false,
                 nonsense: 0,
                 unkept_claims: 0,
+                announced: 0,
                 download,
             },
         );

@@ -202,6 +202,10 @@ pub const REROUTE_REPORT_MAX: Duration = Duration::from_secs(2);
 /// Messages a peer may send that break no rule of syntax but make no sense, before it is dropped.
 pub const NONSENSE_MAX: u32 = 300;
 
+/// Pieces a peer may name in announcements, in multiples of those of the share. An honest one names each
+/// about once; files that come and go under a seeder may repeat some. Each costs us work, and a few bytes name all.
+pub const ANNOUNCED_TIMES_MAX: u64 = 16;
+
 /// Time over which rates are measured.
 pub const RATE_SPAN: Duration = Duration::from_secs(2);
 

@@ -101,7 +101,8 @@ pub enum ShareMessage {
         /// The bits, at most [`BITFIELD_PART_LEN_MAX`] bytes.
         bytes: Vec<u8>,
     },
-    /// The sender now holds these pieces too.
+    /// The sender now holds these pieces too. No runs: the sender is still there. Who names pieces many times
+    /// more often than the share has them, here and in [`ShareMessage::DontHave`], ends the session.
     Have {
         /// The pieces.
         runs: Vec<Run>,
@@ -111,7 +112,8 @@ pub enum ShareMessage {
         /// The pieces.
         runs: Vec<Run>,
     },
-    /// Please send these pieces, whole.
+    /// Please send these pieces, whole. At most [`Hello::requests_max`] pieces in one message, all runs
+    /// together; more ends the session, and so does a `Cancel` of more.
     Request {
         /// The pieces, most wanted first.
         runs: Vec<Run>,
