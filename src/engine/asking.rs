@@ -6,8 +6,6 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use rand::RngExt;
-
 use super::download::Progress;
 use super::pieces::{Holdings, PieceState};
 use super::transfer::{Peer, Quiet, Transfer};
@@ -26,6 +24,19 @@ struct Late {
     is_slow: bool,
     /// Whether the peer is told not to send it any more.
     is_let_go: bool,
+}
+
+impl Late {
+    /// A request that waits for its turn.
+    fn waiting(peer: PeerKey, piece: PieceIndex) -> Self {
+        Self {
+            peer,
+            piece,
+            left: Duration::ZERO,
+            is_slow: false,
+            is_let_go: true,
+        }
+    }
 }
 
 impl Transfer {
@@ -51,6 +62,19 @@ impl Transfer {
         if self.pieces.is_open(piece) {
             self.last_byte = now;
             self.stale |= std::mem::replace(&mut self.quiet, Quiet::No) != Quiet::No;
+            self.offer_ahead(now, peer, piece);
+        }
+    }
+
+    /// An idle uplink offers a piece that is about to be here.
+    fn offer_ahead(&mut self, now: Time, peer: PeerKey, piece: PieceIndex) {
+        let nearly = |state: &Peer| state.download.is_nearly_here(now, piece);
+        if self.peers.get(&peer).is_some_and(nearly)
+            && !self.offers.knows(piece)
+            && self.upload.idle_places(now) > 0
+        {
+            self.offers.add(now, piece);
+            self.stale = true;
         }
     }
 
@@ -85,7 +109,10 @@ impl Transfer {
             self.to_fill.insert(other);
         }
         self.haves.push(piece);
-        self.offers.on_stored(now, piece);
+        self.offers.add(now, piece);
+        for other in self.offers.take_early(piece) {
+            self.on_request(now, other, piece);
+        }
         if self.pieces.is_complete() && !self.completed {
             self.completed = true;
             self.flush_haves(now);
@@ -206,9 +233,9 @@ impl Transfer {
     }
 
     /// The peer would help the swarm by sending us this piece, or has nothing else to do: it is asked of it
-    /// now or never, also when it would come late from whom it was asked. When the piece is under way already,
-    /// another one that waits elsewhere is asked instead, but not of a seed: it suggests first copies, and means
-    /// just that piece.
+    /// now or never, also when it would come late from whom it was asked, and also when the peer has not got all of
+    /// it yet. When the piece is under way already, another one that waits elsewhere is asked instead, but not of a
+    /// seed: it suggests first copies, and means just that piece.
     pub(super) fn on_suggest(&mut self, now: Time, peer: PeerKey, piece: PieceIndex) {
         let len = self.geometry.len_of(piece);
         let Some(state) = self.peers.get(&peer) else {
@@ -220,41 +247,45 @@ impl Transfer {
             return;
         }
         let is_seed = matches!(state.holdings, Holdings::All);
-        let holds = state.holdings.contains(piece);
-        if holds && self.pieces.state(piece) == PieceState::Missing {
-            if self.note_ask(now, peer, piece) {
-                self.ask(now, peer, vec![piece]);
+        let moved = match self.pieces.state(piece) {
+            PieceState::Missing => {
+                if self.note_ask(now, peer, piece) {
+                    self.ask(now, peer, vec![piece]);
+                }
+                return;
             }
-        } else if let Some(late) = self
-            .late_piece(now, piece)
-            .filter(|late| holds && late.peer != peer)
-        {
+            PieceState::Asked {
+                first,
+                second: None,
+            } if first != peer => self.better_moved(now, first, piece),
+            _ => None,
+        };
+        let moved = moved.or_else(|| {
+            (!is_seed)
+                .then(|| self.waiting_elsewhere(peer, piece))
+                .flatten()
+        });
+        if let Some(late) = moved {
             self.move_to(now, peer, late);
-        } else if !is_seed && let Some((waits_at, piece)) = self.waiting_elsewhere(peer) {
-            self.withdraw(waits_at, piece);
-            self.pieces.unask(piece, waits_at);
-            if self.note_ask(now, peer, piece) {
-                self.ask(now, peer, vec![piece]);
-            }
         }
     }
 
-    /// The request for `piece`, if it was asked of one peer and would come late from it.
-    fn late_piece(&self, now: Time, piece: PieceIndex) -> Option<Late> {
-        let PieceState::Asked {
-            first,
-            second: None,
-        } = self.pieces.state(piece)
-        else {
-            return None;
-        };
-        let progress = self.peers.get(&first)?.download.progress(now, piece)?;
-        self.late_request(now, first, piece, progress)
+    /// The request for `piece` at `from`, if it would come late or its turn there has surely not come.
+    fn better_moved(&self, now: Time, from: PeerKey, piece: PieceIndex) -> Option<Late> {
+        let download = &self.peers.get(&from)?.download;
+        let progress = download.progress(now, piece);
+        progress
+            .and_then(|progress| self.late_request(now, from, piece, progress))
+            .or_else(|| {
+                download
+                    .is_behind(now, piece)
+                    .then(|| Late::waiting(from, piece))
+            })
     }
 
     /// Of the requests that others told us to wait for, and that `peer` could serve, the one made last: it
     /// will hardly be served before our cancel is there.
-    fn waiting_elsewhere(&self, peer: PeerKey) -> Option<(PeerKey, PieceIndex)> {
+    fn waiting_elsewhere(&self, peer: PeerKey, suggested: PieceIndex) -> Option<Late> {
         let holdings = &self.peers.get(&peer)?.holdings;
         let others = self.peers.iter().filter(|(other, _)| **other != peer);
         let waiting = others.flat_map(|(other, state)| {
@@ -268,16 +299,11 @@ impl Transfer {
                 PieceState::Asked { second: None, .. }
             )
         };
-        let able =
-            waiting.filter(|(_, _, _, piece)| holdings.contains(*piece) && is_single(*piece));
-        able.max().map(|(_, _, other, piece)| (other, piece))
-    }
-
-    /// Whether `peer` was asked for `piece` and told us to wait.
-    fn waits_at(&self, peer: PeerKey, piece: PieceIndex) -> bool {
-        self.peers
-            .get(&peer)
-            .is_some_and(|state| state.download.waits(piece))
+        let able = waiting.filter(|(_, _, _, piece)| {
+            (*piece == suggested || holdings.contains(*piece)) && is_single(*piece)
+        });
+        able.max()
+            .map(|(_, _, other, piece)| Late::waiting(other, piece))
     }
 
     /// The next piece to ask of `peer`, if it has room and one is missing. A snubbed peer is asked for one
@@ -335,35 +361,6 @@ impl Transfer {
             download.is_idle() && !download.is_suspect() && !download.is_snubbed(now)
         };
         self.peers.get(&peer).is_some_and(is_free)
-    }
-
-    /// `peer`, which has nothing to do, has just got `piece`, which is asked of somebody else. A request
-    /// that waits there moves to each new holder with one chance in the number of holders: so those who
-    /// want the piece spread evenly over those who have it, while its copies multiply.
-    pub(super) fn take_over_one(&mut self, now: Time, peer: PeerKey, piece: PieceIndex) {
-        let PieceState::Asked {
-            first,
-            second: None,
-        } = self.pieces.state(piece)
-        else {
-            return;
-        };
-        if !self.waits_at(first, piece) || !self.is_free(now, peer) {
-            return;
-        }
-        let holders = self.pieces.holders(piece).max(1);
-        if self.random.random_range(0..holders) == 0 {
-            let left = Duration::ZERO;
-            let (peer_before, is_slow, is_let_go) = (first, false, true);
-            let late = Late {
-                peer: peer_before,
-                piece,
-                left,
-                is_slow,
-                is_let_go,
-            };
-            self.move_to(now, peer, late);
-        }
     }
 
     fn move_to(&mut self, now: Time, peer: PeerKey, late: Late) -> bool {

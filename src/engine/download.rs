@@ -46,6 +46,14 @@ pub(super) struct Asked {
 }
 
 impl Asked {
+    /// Until the rest of a piece is here that has begun to arrive.
+    fn left(self, now: Time) -> Option<Duration> {
+        let served = now.duration_since(self.began?);
+        let left = u128::from(self.len - self.received);
+        let micros = left * served.as_micros() / u128::from(self.received.max(1));
+        Some(Duration::from_micros(u64::try_from(micros).unwrap_or(u64::MAX)).min(NEVER))
+    }
+
     /// Orders requests by when they are served: those that arrive, then as they were sent.
     fn place(&self, piece: PieceIndex) -> (bool, Time, PieceIndex) {
         (self.began.is_none(), self.at, piece)
@@ -246,17 +254,6 @@ impl Download {
         self.told_to_wait = false;
     }
 
-    /// Whether `piece` was asked and surely is not being sent.
-    pub(super) fn waits(&self, piece: PieceIndex) -> bool {
-        let has_begun = |asked: &Asked| asked.began.is_some();
-        self.told_to_wait
-            && self.in_line >= tuning::LINE_LEFT_FROM
-            && self
-                .asked
-                .get(&piece)
-                .is_some_and(|asked| !has_begun(asked))
-    }
-
     /// Pieces that will not be sent soon, and when they were asked; none unless the peer told us to wait in a
     /// line of some length.
     pub(super) fn waiting(&self) -> impl Iterator<Item = (PieceIndex, Time)> {
@@ -429,6 +426,32 @@ impl Download {
         self.judge(now, asked, ahead)
     }
 
+    /// Whether `piece` surely is not being sent yet, because another one is and will be for a while.
+    pub(super) fn is_behind(&self, now: Time, piece: PieceIndex) -> bool {
+        let waits = |asked: &&Asked| asked.began.is_none();
+        let Some(asked) = self.asked.get(&piece).filter(waits) else {
+            return false;
+        };
+        let place = asked.place(piece);
+        let goes_on = |entry: &Asked| {
+            entry
+                .left(now)
+                .is_some_and(|left| left >= tuning::OFFER_AHEAD)
+        };
+        self.relied()
+            .any(|(other, entry)| entry.place(other) < place && goes_on(&entry))
+    }
+
+    /// Whether most of `piece` is here and the rest will be soon.
+    pub(super) fn is_nearly_here(&self, now: Time, piece: PieceIndex) -> bool {
+        self.asked.get(&piece).is_some_and(|asked| {
+            asked.received >= asked.len / 2
+                && asked
+                    .left(now)
+                    .is_some_and(|left| left <= tuning::OFFER_AHEAD)
+        })
+    }
+
     /// [`Self::progress`] of every piece relied on of which something can be said, in the order in which
     /// they are expected.
     pub(super) fn progresses(&self, now: Time) -> Vec<(PieceIndex, Progress)> {
@@ -447,29 +470,27 @@ impl Download {
     fn judge(&self, now: Time, asked: Asked, ahead: Ahead) -> Option<Progress> {
         if let Some(began) = asked.began {
             let served = now.duration_since(began);
-            if served < tuning::JUDGE_AFTER {
+            if served < self.judged_after(tuning::JUDGE_AFTER) {
                 return Some(Progress::Arrives {
                     left: Duration::ZERO,
                 });
             }
-            let left = u128::from(asked.len - asked.received);
-            let micros = left * served.as_micros() / u128::from(asked.received.max(1));
-            let left = Duration::from_micros(u64::try_from(micros).unwrap_or(u64::MAX)).min(NEVER);
+            let left = asked.left(now).unwrap_or(NEVER);
             return Some(Progress::Arrives { left });
         }
         let rate = self.rate.bytes_per_sec(now);
         let age = now.duration_since(asked.at);
+        let is_old = age > self.judged_after(tuning::RATE_SPAN);
         let left = match rate {
-            0 if age > tuning::RATE_SPAN => NEVER,
+            0 if is_old => NEVER,
             0 => age,
             rate => span(ahead.bytes + u64::from(asked.len), rate),
         };
-        let is_old = age > tuning::RATE_SPAN;
         match ahead.count {
             // In a short line its turn comes before a cancel would help.
             _ if self.told_to_wait
                 && self.in_line < tuning::LINE_LEFT_FROM
-                && age < tuning::SILENCE_MIN =>
+                && age < tuning::SHORT_LINE_LASTS =>
             {
                 None
             }
@@ -479,6 +500,16 @@ impl Download {
             // One may have ended and the next begun without a word; not for so long, though.
             1 if !is_old => None,
             _ => Some(Progress::Waits { left }),
+        }
+    }
+
+    /// How long a request is not judged: `usually`, or a moment when the peer has sent no whole piece since it was
+    /// snubbed.
+    fn judged_after(&self, usually: Duration) -> Duration {
+        if self.is_on_probation() {
+            tuning::PROBATION_JUDGE_AFTER
+        } else {
+            usually
         }
     }
 
@@ -571,6 +602,47 @@ mod tests {
         let (mut slower, now) = steady(20, 5_000);
         slower.ask(now, piece(90), LEN);
         assert_eq!(slower.deadline(), Some(now + tuning::SILENCE_MAX));
+    }
+
+    #[test]
+    fn a_request_behind_one_that_goes_on_for_a_while_has_surely_not_its_turn() {
+        let mut download = Download::new(at(0), LEN);
+        download.ask(at(0), piece(0), LEN);
+        download.ask(at(0), piece(1), LEN);
+        assert!(!download.is_behind(at(10), piece(1)), "neither has begun");
+        download.on_bytes(at(100), piece(0), LEN / 4);
+        download.on_bytes(at(140), piece(0), LEN / 4);
+        assert!(!download.is_behind(at(140), piece(1)), "40 ms are left");
+        assert!(download.is_behind(at(200), piece(1)), "100 ms are left");
+        assert!(!download.is_behind(at(200), piece(0)), "it has its turn");
+        assert!(!download.is_behind(at(200), piece(2)), "not asked");
+    }
+
+    #[test]
+    fn a_piece_is_nearly_here_when_half_of_it_is_and_the_rest_comes_fast() {
+        let mut download = Download::new(at(0), LEN);
+        download.ask(at(0), piece(0), LEN);
+        download.on_bytes(at(0), piece(0), LEN / 4);
+        assert!(!download.is_nearly_here(at(0), piece(0)));
+        download.on_bytes(at(20), piece(0), LEN / 4);
+        assert!(download.is_nearly_here(at(20), piece(0)));
+        assert!(!download.is_nearly_here(at(100), piece(0)), "it is slow");
+    }
+
+    #[test]
+    fn who_was_snubbed_is_judged_sooner() {
+        let begun = |snubbed| {
+            let mut download = Download::new(at(0), LEN);
+            if snubbed {
+                download.snub(at(0));
+            }
+            download.ask(at(0), piece(0), LEN);
+            download.on_bytes(at(0), piece(0), 1);
+            download.progress(at(500), piece(0))
+        };
+        let left = Duration::ZERO;
+        assert_eq!(begun(false), Some(Progress::Arrives { left }));
+        assert_eq!(begun(true), Some(Progress::Arrives { left: NEVER }));
     }
 
     #[test]
@@ -706,11 +778,15 @@ mod tests {
             (tuning::LINE_LEFT_FROM, true),
         ] {
             download.on_queued(in_line);
-            assert_eq!(download.waits(piece(0)), waits, "{in_line} in line");
+            assert_eq!(
+                download.waiting().next().is_some(),
+                waits,
+                "{in_line} in line"
+            );
             assert_eq!(download.waiting().count(), usize::from(waits));
         }
         download.on_serving();
-        assert!(!download.waits(piece(0)));
+        assert!(!download.waiting().next().is_some());
     }
 
     /// Lets so many seconds pass from `now` on; the moment when they have.

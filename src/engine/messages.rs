@@ -155,11 +155,10 @@ impl Transfer {
         }
     }
 
-    pub(super) fn on_have(&mut self, now: Time, peer: PeerKey, piece: PieceIndex) {
+    pub(super) fn on_have(&mut self, _now: Time, peer: PeerKey, piece: PieceIndex) {
         let Some(state) = self.peers.get_mut(&peer) else {
             return;
         };
-        let is_idle = state.download.is_idle();
         let Holdings::Some(bits) = &mut state.holdings else {
             return;
         };
@@ -169,12 +168,8 @@ impl Transfer {
             if is_full {
                 self.on_have_all(peer);
             }
-            match self.pieces.state(piece) {
-                PieceState::Missing => drop(self.to_fill.insert(peer)),
-                PieceState::Asked { second: None, .. } if is_idle => {
-                    self.take_over_one(now, peer, piece);
-                }
-                _ => {}
+            if self.pieces.state(piece) == PieceState::Missing {
+                self.to_fill.insert(peer);
             }
         }
     }
@@ -213,6 +208,11 @@ impl Transfer {
                 return self.part(now, peer, Parting::Violation);
             }
         }
+        let is_unkept_offer =
+            |state: &Peer| state.download.relies_on(piece) && !state.holdings.contains(piece);
+        if self.peers.get(&peer).is_some_and(is_unkept_offer) {
+            self.on_nonsense(now, peer);
+        }
         match reason {
             RejectReason::NotHeld | RejectReason::Unreadable => self.on_dont_have(now, peer, piece),
             RejectReason::Busy | RejectReason::Leaving => {
@@ -226,6 +226,9 @@ impl Transfer {
 
     pub(super) fn on_request(&mut self, now: Time, peer: PeerKey, piece: PieceIndex) {
         let reason = if !self.pieces.held().contains(piece) {
+            if self.pieces.is_coming(piece) && self.offers.on_early(now, peer, piece) {
+                return;
+            }
             RejectReason::NotHeld
         } else if !self.upload.request(now, peer, piece) {
             RejectReason::Busy
@@ -242,6 +245,7 @@ impl Transfer {
     }
 
     pub(super) fn on_cancel(&mut self, _now: Time, peer: PeerKey, piece: PieceIndex) {
+        self.offers.on_cancel(peer, piece);
         if self.upload.cancel(peer, piece) == Cancelled::InService {
             self.outputs.push_back(Output::StopServing { peer, piece });
         }
@@ -425,5 +429,95 @@ mod tests {
             &mut transfer(),
             Some(ShareMessage::Have { runs })
         )));
+    }
+
+    const OTHER: PeerKey = PeerKey(8);
+    const COMING: PieceIndex = PieceIndex::new(0);
+
+    fn at(millis: u64) -> Time {
+        Time::from_start(Duration::from_millis(millis))
+    }
+
+    /// A transfer that is getting a piece from one peer, and has offered it to another, which asks for it.
+    fn with_early_request() -> Transfer {
+        let mut transfer = transfer();
+        let mut handle = |now, input| {
+            transfer.handle(now, input);
+            let outputs = std::iter::from_fn(|| transfer.poll_output());
+            outputs.collect::<Vec<_>>()
+        };
+        handle(at(0), Input::PeerUp { peer: OTHER });
+        let runs = vec![Run { first: 0, count: 1 }];
+        let message = ShareMessage::Have { runs: runs.clone() };
+        let have = Input::Message {
+            peer: PEER,
+            message,
+        };
+        handle(at(1), have);
+        let half = 1 << 15;
+        let mut said = Vec::new();
+        for now in [at(2), at(12)] {
+            said = handle(
+                now,
+                Input::Received {
+                    peer: PEER,
+                    piece: COMING,
+                    bytes: half / 2,
+                },
+            );
+        }
+        let message = ShareMessage::Suggest { piece: 0 };
+        let suggest = Output::Send {
+            peer: OTHER,
+            message,
+        };
+        assert!(said.contains(&suggest), "{said:?}");
+        let message = ShareMessage::Request { runs };
+        let request = Input::Message {
+            peer: OTHER,
+            message,
+        };
+        assert_eq!(handle(at(20), request), [], "neither served nor refused");
+        transfer
+    }
+
+    #[test]
+    fn a_piece_asked_for_before_it_is_here_is_served_once_it_is_verified() {
+        let mut transfer = with_early_request();
+        let arrived = Input::PieceArrived {
+            peer: PEER,
+            piece: COMING,
+        };
+        let stored = Input::PieceStored {
+            peer: PEER,
+            piece: COMING,
+        };
+        let serve = Output::Serve {
+            peer: OTHER,
+            piece: COMING,
+        };
+        for (input, serves) in [(arrived, false), (stored, true)] {
+            transfer.handle(at(30), input);
+            let outputs: Vec<Output> = std::iter::from_fn(|| transfer.poll_output()).collect();
+            assert_eq!(outputs.contains(&serve), serves, "{outputs:?}");
+        }
+    }
+
+    #[test]
+    fn a_piece_asked_for_before_it_is_here_and_that_does_not_come_is_refused() {
+        let mut transfer = with_early_request();
+        let lapses = at(20) + tuning::EARLY_LAPSES;
+        assert!(transfer.poll_timeout(at(20)).is_some_and(|at| at <= lapses));
+        transfer.handle(lapses, Input::Tick);
+        let outputs: Vec<Output> = std::iter::from_fn(|| transfer.poll_output()).collect();
+        let message = ShareMessage::Reject {
+            piece: 0,
+            reason: RejectReason::NotHeld,
+        };
+        let refuse = Output::Send {
+            peer: OTHER,
+            message,
+        };
+        assert!(outputs.contains(&refuse), "{outputs:?}");
     }
 }

@@ -1,4 +1,4 @@
-//! What an idle uplink offers: pieces we got lately, to peers that lack them.
+//! What an idle uplink offers: pieces we got lately or are about to get, to peers that lack them.
 //!
 //! Requests spread unevenly: while a swarm is young a third of its peers have nobody in line and others
 //! have a hundred. Who has nothing to send therefore suggests what it could, and the peer asks, also for
@@ -28,13 +28,63 @@ pub(super) struct Offers {
     made: VecDeque<Offer>,
     /// When to look again; `None` until there is something new to offer.
     next: Option<Time>,
+    /// Requests for offered pieces that are still on their way, and when they came.
+    early: Vec<Offer>,
 }
 
 impl Offers {
-    pub(super) fn on_stored(&mut self, now: Time, piece: PieceIndex) {
+    /// A piece is here, or nearly.
+    pub(super) fn add(&mut self, now: Time, piece: PieceIndex) {
+        if self.knows(piece) {
+            return;
+        }
         self.recent.push_front(piece);
         self.recent.truncate(tuning::OFFERED_PIECES);
         self.next.get_or_insert(now);
+    }
+
+    pub(super) fn knows(&self, piece: PieceIndex) -> bool {
+        self.recent.contains(&piece)
+    }
+
+    /// Takes a request for a piece that is on its way; false when it was not offered to this peer.
+    pub(super) fn on_early(&mut self, now: Time, peer: PeerKey, piece: PieceIndex) -> bool {
+        let same = |offer: &Offer| offer.peer == peer && offer.piece == piece;
+        let was_made = self.made.iter().any(same);
+        if was_made {
+            self.on_cancel(peer, piece);
+            let at = now;
+            self.early.push(Offer { peer, piece, at });
+        }
+        was_made
+    }
+
+    pub(super) fn on_cancel(&mut self, peer: PeerKey, piece: PieceIndex) {
+        self.early
+            .retain(|early| early.peer != peer || early.piece != piece);
+    }
+
+    pub(super) fn peer_leaves(&mut self, peer: PeerKey) {
+        self.early.retain(|early| early.peer != peer);
+    }
+
+    /// Who asked for `piece`, which is here now, before it was.
+    pub(super) fn take_early(&mut self, piece: PieceIndex) -> Vec<PeerKey> {
+        let of_piece = self.early.extract_if(.., |early| early.piece == piece);
+        of_piece.map(|early| early.peer).collect()
+    }
+
+    /// The early requests whose piece did not come in time.
+    pub(super) fn take_lapsed(&mut self, now: Time) -> Vec<(PeerKey, PieceIndex)> {
+        let is_over = |early: &mut Offer| early.at + tuning::EARLY_LAPSES <= now;
+        let lapsed = self.early.extract_if(.., is_over);
+        lapsed.map(|early| (early.peer, early.piece)).collect()
+    }
+
+    /// When the next early request lapses.
+    pub(super) fn early_deadline(&self) -> Option<Time> {
+        let lapses = |early: &Offer| early.at + tuning::EARLY_LAPSES;
+        self.early.iter().map(lapses).min()
     }
 
     /// When to offer again, as long as the uplink is idle.
@@ -111,8 +161,8 @@ mod tests {
     fn every_offer_is_made_once_and_the_latest_piece_goes_first() {
         let mut random = Random::seed_from_u64(1);
         let mut offers = Offers::default();
-        offers.on_stored(at(0), PieceIndex::new(7));
-        offers.on_stored(at(0), PieceIndex::new(8));
+        offers.add(at(0), PieceIndex::new(7));
+        offers.add(at(0), PieceIndex::new(8));
         let mut made = Vec::new();
         for round in 0..20 {
             made.extend(offers.make(at(round * 100), 2, all, &mut random));
@@ -129,7 +179,7 @@ mod tests {
         for (idle, expected) in [(0, 0), (1, 2), (2, 3)] {
             let mut random = Random::seed_from_u64(1);
             let mut offers = Offers::default();
-            offers.on_stored(at(0), PieceIndex::new(7));
+            offers.add(at(0), PieceIndex::new(7));
             let made = offers.make(at(0), idle, all, &mut random);
             assert_eq!(made.len(), expected, "{idle} places, three peers");
             let soon = at(1);
@@ -141,9 +191,9 @@ mod tests {
     fn a_new_piece_is_offered_after_all_old_ones_were() {
         let mut random = Random::seed_from_u64(1);
         let mut offers = Offers::default();
-        offers.on_stored(at(0), PieceIndex::new(7));
+        offers.add(at(0), PieceIndex::new(7));
         assert_eq!(offers.make(at(0), 4, all, &mut random).len(), 3);
-        offers.on_stored(at(200), PieceIndex::new(9));
+        offers.add(at(200), PieceIndex::new(9));
         let made = offers.make(at(200), 1, all, &mut random);
         assert!(!made.is_empty() && made.iter().all(|(_, piece)| piece.get() == 9));
     }
@@ -152,7 +202,33 @@ mod tests {
     fn nothing_is_offered_to_whom_lacks_nothing() {
         let mut random = Random::seed_from_u64(1);
         let mut offers = Offers::default();
-        offers.on_stored(at(0), PieceIndex::new(7));
+        offers.add(at(0), PieceIndex::new(7));
         assert_eq!(offers.make(at(0), 2, |_| Vec::new(), &mut random), []);
+    }
+
+    #[test]
+    fn an_early_request_waits_for_its_piece_if_it_was_offered_and_not_for_ever() {
+        let mut random = Random::seed_from_u64(1);
+        let mut offers = Offers::default();
+        let (offered, other) = (PieceIndex::new(7), PieceIndex::new(8));
+        offers.add(at(0), offered);
+        let made = offers.make(at(0), 4, all, &mut random);
+        assert_eq!(made.len(), 3);
+        assert!(!offers.on_early(at(10), PEERS[0], other));
+        for peer in PEERS {
+            assert!(offers.on_early(at(10), peer, offered));
+        }
+        offers.on_cancel(PEERS[1], offered);
+        offers.peer_leaves(PEERS[2]);
+        assert_eq!(offers.take_early(other), []);
+        assert_eq!(offers.take_early(offered), [PEERS[0]]);
+        assert_eq!(offers.take_early(offered), [], "taken once");
+
+        assert!(offers.on_early(at(20), PEERS[1], offered));
+        let lapses = at(20) + tuning::EARLY_LAPSES;
+        assert_eq!(offers.early_deadline(), Some(lapses));
+        assert_eq!(offers.take_lapsed(at(21)), []);
+        assert_eq!(offers.take_lapsed(lapses), [(PEERS[1], offered)]);
+        assert_eq!(offers.early_deadline(), None);
     }
 }

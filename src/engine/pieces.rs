@@ -149,6 +149,14 @@ impl Pieces {
         )
     }
 
+    /// Whether `piece` is asked for or being checked.
+    pub(super) fn is_coming(&self, piece: PieceIndex) -> bool {
+        matches!(
+            self.state(piece),
+            PieceState::Asked { .. } | PieceState::Checking { .. }
+        )
+    }
+
     // -- states -----------------------------------------------------------------------------------
 
     /// Records that `peer` is asked; false when it cannot be (held, being checked, asked of two).

@@ -100,7 +100,15 @@ impl Transfer {
         }
     }
 
-    /// Offers what we got lately while nobody is in line for it.
+    /// Refuses requests for pieces that were offered and did not come.
+    pub(super) fn refuse_lapsed(&mut self, now: Time) {
+        for (peer, piece) in self.offers.take_lapsed(now) {
+            let (piece, reason) = (piece.get(), RejectReason::NotHeld);
+            self.send(peer, ShareMessage::Reject { piece, reason });
+        }
+    }
+
+    /// Offers what we got lately, or nearly have, while nobody is in line for it.
     pub(super) fn offer(&mut self, now: Time) {
         if self.pieces.is_complete() || self.offers.deadline().is_none_or(|at| now < at) {
             return;

@@ -192,6 +192,7 @@ impl Transfer {
         }
         self.ask_urgent(now);
         self.fill(now);
+        self.refuse_lapsed(now);
         self.serve(now);
         self.offer(now);
         self.dial(now);
@@ -256,10 +257,11 @@ impl Transfer {
         } else {
             None
         };
+        let early = self.offers.early_deadline();
         let reroute = self.reroutes.deadline();
         [
             judgement, reminder, have, balance, stall, search, dial, turnover, upload, offer,
-            reroute,
+            reroute, early,
         ]
         .into_iter()
         .flatten()
@@ -336,6 +338,7 @@ impl Transfer {
         self.stale = true;
         self.free_requests(now, peer, cause);
         self.upload.peer_leaves(peer);
+        self.offers.peer_leaves(peer);
         self.to_fill.remove(&peer);
         if let Some(gone) = self.peers.remove(&peer) {
             self.pieces.peer_leaves(&gone.holdings);

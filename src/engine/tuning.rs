@@ -81,6 +81,10 @@ pub const SNUB_SPAN: Duration = Duration::from_secs(30);
 /// The span doubles so often, while no whole piece comes: who dribbles is tried seldom, and still again.
 pub const SNUB_DOUBLINGS_MAX: u32 = 3;
 
+/// After this long without progress a snubbed peer's request is asked elsewhere: it proved slow before. Less than
+/// a round trip and the time of a piece would never let it prove the contrary.
+pub const PROBATION_JUDGE_AFTER: Duration = Duration::from_millis(400);
+
 /// Requests that a peer may refuse as not held although it announced the piece and did not take it back.
 /// Claims are free to make: who breaks more is banned.
 pub const UNKEPT_CLAIMS_MAX: u32 = 2;
@@ -126,9 +130,20 @@ pub const SUGGESTION_REST: Duration = Duration::from_secs(5);
 /// Pieces that an idle uplink offers: those it got last.
 pub const OFFERED_PIECES: usize = 16;
 
+/// A piece is offered so long before it is expected, some round trips: who is offered it has asked for it by then,
+/// and the uplink is not idle meanwhile.
+pub const OFFER_AHEAD: Duration = Duration::from_millis(60);
+
+/// A request for a piece that was offered ahead and does not come is refused after this long.
+pub const EARLY_LAPSES: Duration = Duration::from_millis(300);
+
 /// A request is moved to whom offers to serve it from a line of at least so many peers. From a shorter one it
 /// would be served as soon, perhaps before the cancel is there.
 pub const LINE_LEFT_FROM: u32 = 4;
+
+/// Who waits in a shorter line for longer than this leaves it all the same: each of the few has many pieces there.
+/// Less wastes what is sent before the cancel is there.
+pub const SHORT_LINE_LASTS: Duration = Duration::from_millis(200);
 
 /// Offers that are not made again.
 pub const OFFERS_REMEMBERED: usize = 64;

@@ -401,13 +401,14 @@ impl Upload {
             .min()
     }
 
-    /// Places for which nobody is in line.
+    /// Places for which nobody is in line, one ahead included: who is to be served next should have asked
+    /// before a place is free.
     pub(super) fn idle_places(&self, now: Time) -> usize {
         if self.queues.values().any(Queue::is_waiting_for_turn) {
             return 0;
         }
         let served = self.queues.values().filter(|queue| queue.is_served(now));
-        self.slots.count().saturating_sub(served.count())
+        (self.slots.count() + 1).saturating_sub(served.count())
     }
 
     /// Whether somebody waits for pieces or is being served.

@@ -134,7 +134,8 @@ pub enum ShareMessage {
         /// The piece.
         piece: u32,
     },
-    /// The receiver would help the swarm by asking for this piece (BEP 6).
+    /// The receiver would help the swarm by asking for this piece (BEP 6). The sender may not have all of it yet:
+    /// then it serves the request once the piece is verified, or refuses it soon.
     Suggest {
         /// The piece.
         piece: u32,

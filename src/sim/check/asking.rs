@@ -1,8 +1,8 @@
-//! Nobody asks for what it holds, or asks a peer for what that peer never announced.
+//! Nobody asks for what it holds, or asks a peer for what that peer neither announced nor suggested.
 
 use super::truth::Truth;
 use super::{Broken, Check, Fact, Findings, pieces_of, told};
-use crate::content::Bitfield;
+use crate::content::{Bitfield, PieceIndex};
 use crate::engine::Time;
 use crate::wire::ShareMessage;
 
@@ -42,6 +42,9 @@ impl Check for Asking {
                     told(message, self.piece_count, |piece| {
                         bits.insert(piece);
                     });
+                    if let ShareMessage::Suggest { piece } = message {
+                        bits.insert(PieceIndex::new(*piece));
+                    }
                 }
                 let ShareMessage::Request { runs } = message else {
                     return;
