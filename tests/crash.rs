@@ -11,7 +11,7 @@ use std::time::Instant;
 
 use serde_json::Value;
 
-use crate::support::{Place, fetch, noise, seed, skip, turn};
+use crate::support::{Outcome, Place, fetch, noise, seed, skip, turn};
 
 /// 64 pieces of 64 KiB.
 const LEN: usize = 4 << 20;
@@ -23,13 +23,13 @@ const CALLS: &str = "openat,openat2,mkdir,mkdirat,write,pwrite64,pwritev,ftrunca
 const SAMPLE: usize = 10;
 
 /// How many points to try; `None` is a sample.
-fn sweep() -> Option<usize> {
+pub fn sweep() -> Option<usize> {
     std::env::var("SHOAL_CRASH_SWEEP").ok()?.parse().ok()
 }
 
-struct Scene {
-    place: Place,
-    file: PathBuf,
+pub struct Scene {
+    pub place: Place,
+    pub file: PathBuf,
     link: String,
     /// What is killed has a home of its own.
     flags: Vec<String>,
@@ -46,7 +46,7 @@ impl Scene {
     }
 
     /// Bytes of the pieces that a run told to have stored: each is in the record by then.
-    fn stored(&self) -> usize {
+    pub fn stored(&self) -> usize {
         let text = fs::read_to_string(self.trace()).unwrap_or_default();
         // The last line may be cut.
         let lines = text
@@ -64,7 +64,11 @@ impl Scene {
 
     /// After a crash: nothing wrong is shown, and the same command finishes without what was stored.
     fn check(&self, into: &Path, what: &str) {
-        let stored = self.stored();
+        self.check_without(self.stored(), into, what);
+    }
+
+    /// The same with so many bytes that must not come again.
+    pub fn check_without(&self, stored: usize, into: &Path, what: &str) {
         let result = into.join(self.file.file_name().unwrap());
         let expected = noise("data.bin", LEN);
         if let Ok(shown) = fs::read(&result) {
@@ -94,7 +98,7 @@ impl Scene {
     }
 }
 
-fn with_scene(test: impl FnOnce(&Scene)) {
+pub fn with_scene(test: impl FnOnce(&Scene)) {
     let _turn = turn();
     let place = Place::new();
     let file = place.file("data.bin", LEN);
@@ -109,8 +113,27 @@ fn with_scene(test: impl FnOnce(&Scene)) {
     });
 }
 
-/// Runs a fetch under strace with these flags of it; gives what strace wrote, and whether the fetch was killed.
-fn traced(scene: &Scene, into: &Path, flags: &[String]) -> (String, bool) {
+/// Whether there is an `strace` that may trace; without, `test` is counted as skipped.
+pub fn may_trace(test: &str) -> bool {
+    let probe = Command::new("strace")
+        .args(["-o", "/dev/null", "true"])
+        .output();
+    let may = probe.is_ok_and(|probe| probe.status.success());
+    if !may {
+        skip(test, "needs `strace`, and the right to use it");
+    }
+    may
+}
+
+/// How a fetch under strace ended.
+pub struct Traced {
+    /// What strace wrote.
+    pub log: String,
+    pub outcome: Outcome,
+}
+
+/// Runs a fetch under strace with these flags of it.
+pub fn traced(scene: &Scene, into: &Path, flags: &[String]) -> Traced {
     let log = scene.place.path("strace.log");
     let mut strace = Command::new("strace");
     strace
@@ -126,32 +149,32 @@ fn traced(scene: &Scene, into: &Path, flags: &[String]) -> (String, bool) {
         .args(&flags)
         .local()
         .run();
+    let log = fs::read_to_string(log).unwrap();
     // strace ends as what it runs.
-    assert!([0, 137].contains(&outcome.code), "{outcome:?}");
-    (fs::read_to_string(log).unwrap(), outcome.code == 137)
+    Traced { log, outcome }
+}
+
+/// The most calls of one thread: strace counts for each thread, which a line begins with.
+pub fn calls_of_a_thread<'a>(lines: impl Iterator<Item = &'a str>) -> usize {
+    let mut of_thread = BTreeMap::new();
+    for line in lines.filter(|line| line.contains('(')) {
+        *of_thread.entry(line.split(' ').next()).or_insert(0) += 1;
+    }
+    of_thread.into_values().max().unwrap_or(0)
 }
 
 #[test]
 fn a_fetch_killed_at_any_system_call_goes_on_with_the_same_command() {
-    let probe = Command::new("strace")
-        .args(["-o", "/dev/null", "true"])
-        .output();
-    if !probe.is_ok_and(|probe| probe.status.success()) {
-        let test = "a_fetch_killed_at_any_system_call_goes_on_with_the_same_command";
-        return skip(test, "needs `strace`, and the right to use it");
+    if !may_trace("a_fetch_killed_at_any_system_call_goes_on_with_the_same_command") {
+        return;
     }
     with_scene(|scene| {
         let into = scene.place.path("into");
-        let (whole, _) = traced(scene, &into, &[]);
+        let whole = traced(scene, &into, &[]).log;
         scene.check(&into, "not killed");
-        // strace counts for each thread, which a line begins with.
-        let mut of_thread = BTreeMap::new();
-        for line in whole.lines().filter(|line| line.contains('(')) {
-            *of_thread.entry(line.split(' ').next()).or_insert(0) += 1;
-        }
-        let all: usize = of_thread.values().sum();
+        let all = whole.lines().filter(|line| line.contains('(')).count();
         assert!(all > 128, "a write and a record for each piece: {all}");
-        let calls = of_thread.into_values().max().unwrap();
+        let calls = calls_of_a_thread(whole.lines());
         let step = if sweep().is_some() {
             1
         } else {
@@ -160,8 +183,9 @@ fn a_fetch_killed_at_any_system_call_goes_on_with_the_same_command() {
         let mut killed = 0;
         for nth in (1..=calls).step_by(step) {
             let inject = format!("inject={CALLS}:signal=KILL:when={nth}");
-            let (_, is_killed) = traced(scene, &into, &["-e".to_owned(), inject]);
-            killed += usize::from(is_killed);
+            let Traced { outcome, .. } = traced(scene, &into, &["-e".to_owned(), inject]);
+            assert!([0, 137].contains(&outcome.code), "{outcome:?}");
+            killed += usize::from(outcome.code == 137);
             scene.check(&into, &format!("killed at call {nth} of {calls}"));
         }
         assert!(killed >= SAMPLE / 2, "only {killed} were killed");

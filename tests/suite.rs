@@ -12,6 +12,7 @@ mod crash;
 mod discovery;
 mod disk;
 mod interfaces;
+mod io_errors;
 mod lock;
 mod loopback;
 mod merkle_golden;

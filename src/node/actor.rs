@@ -451,7 +451,7 @@ impl Actor {
                 self.engine(Input::PieceCorrupt { peer: key, piece });
             }
             Checked::Failed(error) => self.fail(FetchError::Storage(error)),
-            Checked::Stored { published } => {
+            Checked::Stored { whole } => {
                 if is_kept {
                     self.numbers.held_bytes += u64::from(bytes);
                     self.numbers.givers.insert(peer);
@@ -464,8 +464,8 @@ impl Actor {
                         bytes,
                     });
                 }
-                if let Some(path) = published {
-                    self.hub.tell(NodeEvent::FilePublished { path });
+                if let Some(path) = whole {
+                    self.hub.tell(NodeEvent::FileComplete { path });
                 }
                 self.engine(Input::PieceStored { peer: key, piece });
                 self.tell_leading();

@@ -54,8 +54,8 @@ pub(super) struct Share {
 pub(super) enum Checked {
     /// Verified and stored now.
     Stored {
-        /// Path of the file that got its final name by it.
-        published: Option<String>,
+        /// Path of the file that became whole by it.
+        whole: Option<String>,
     },
     /// It does not match its hash.
     Corrupt,

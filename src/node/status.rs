@@ -213,8 +213,8 @@ pub enum NodeEvent {
         /// Its length in bytes.
         bytes: u32,
     },
-    /// A file of the share got its final name.
-    FilePublished {
+    /// A file of the share is whole; its final name comes with the next sync.
+    FileComplete {
         /// Its path in the share: hostile text.
         path: String,
     },

@@ -18,6 +18,7 @@ use rustix::fs::OFlags;
 use rustix::io::Errno;
 
 use super::StorageError;
+use super::disk;
 use super::os::{self, Kind, Stat};
 use super::recent::Recent;
 
@@ -49,7 +50,7 @@ enum Missing {
 impl Beneath {
     /// Opens the folder at `path`; links in `path` itself are followed, for the user wrote them. `None` when nothing is there.
     pub(super) fn open(path: &Path) -> Result<Option<Self>, StorageError> {
-        match Dir::open_ambient_dir(path, ambient_authority()) {
+        match disk::look(|| Dir::open_ambient_dir(path, ambient_authority())) {
             Ok(dir) => Ok(Some(Self {
                 dir: Arc::new(dir),
                 path: path.to_path_buf(),
@@ -112,6 +113,14 @@ impl Beneath {
         self.folder(path, Missing::Make).map(|_| ())
     }
 
+    /// Brings the names in the folder at `path` to the disk itself; one that is not there any more has none.
+    pub(super) fn sync_folder(&self, path: &Path) -> Result<(), StorageError> {
+        let Some(dir) = self.folder(path, Missing::Leave)? else {
+            return Ok(());
+        };
+        disk::sync_folder(&dir).map_err(|source| self.write_failed(path, source))
+    }
+
     /// Gives the file `from/from_name` the name `path`, making the folders on the way.
     ///
     /// # Errors
@@ -124,8 +133,8 @@ impl Beneath {
         replace: Replace,
     ) -> Result<(), StorageError> {
         self.with_parent(path, |parent, name| match replace {
-            Replace::Never => os::rename_new(from, Path::new(from_name), parent, name),
-            Replace::Allowed => from.rename(from_name, parent, name),
+            Replace::Never => disk::rename_new(from, Path::new(from_name), parent, name),
+            Replace::Allowed => disk::rename(from, Path::new(from_name), parent, name),
         })
     }
 
@@ -136,7 +145,9 @@ impl Beneath {
         to: &Dir,
         to_name: &str,
     ) -> Result<(), StorageError> {
-        self.with_parent(path, |parent, name| parent.rename(name, to, to_name))
+        self.with_parent(path, |parent, name| {
+            disk::rename(parent, name, to, Path::new(to_name))
+        })
     }
 
     /// Makes an empty file at `path`, with the folders on the way.
@@ -151,14 +162,14 @@ impl Beneath {
     ) -> Result<(), StorageError> {
         self.with_parent(path, |parent, name| {
             if replace == Replace::Allowed {
-                remove_file_if_any(parent, name)?;
+                disk::remove_file_if_any(parent, name)?;
             }
             let mut options = OpenOptions::new();
             options
                 .write(true)
                 .create_new(true)
                 .mode(mode_of(executable));
-            parent.open_with(name, &options).map(|_| ())
+            disk::make_file(parent, name, &options).map(|_| ())
         })
     }
 
@@ -174,9 +185,9 @@ impl Beneath {
     ) -> Result<(), StorageError> {
         self.with_parent(path, |parent, name| {
             if replace == Replace::Allowed {
-                remove_file_if_any(parent, name)?;
+                disk::remove_file_if_any(parent, name)?;
             }
-            Ok(rustix::fs::symlinkat(target, parent, name)?)
+            disk::make_link(target, parent, name)
         })
     }
 
@@ -281,7 +292,7 @@ impl Beneath {
                 if missing == Missing::Leave {
                     return Ok(None);
                 }
-                match parent.create_dir(name) {
+                match disk::make_folder(&parent, Path::new(name)) {
                     Ok(()) => {}
                     // Another thread made it between the two calls.
                     Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
@@ -309,7 +320,7 @@ pub(super) fn open_folder_in(dir: &Dir, name: &OsStr) -> io::Result<Dir> {
         .read(true)
         .custom_flags(flags(OFlags::NOFOLLOW | OFlags::DIRECTORY));
     Ok(Dir::from_std_file(
-        dir.open_with(plain(name)?, &options)?.into_std(),
+        disk::look(|| dir.open_with(plain(name)?, &options))?.into_std(),
     ))
 }
 
@@ -319,7 +330,7 @@ pub(super) fn open_file_in(dir: &Dir, name: &OsStr) -> io::Result<File> {
     options
         .read(true)
         .custom_flags(flags(OFlags::NOFOLLOW | OFlags::NONBLOCK));
-    let file = dir.open_with(plain(name)?, &options)?.into_std();
+    let file = disk::look(|| dir.open_with(plain(name)?, &options))?.into_std();
     if os::stat_file(&file)?.kind == Kind::File {
         Ok(file)
     } else {
@@ -327,14 +338,6 @@ pub(super) fn open_file_in(dir: &Dir, name: &OsStr) -> io::Result<File> {
             io::ErrorKind::InvalidInput,
             "not a regular file",
         ))
-    }
-}
-
-/// Removes the file or link `name`; nothing there is fine.
-pub(super) fn remove_file_if_any(dir: &Dir, name: &Path) -> io::Result<()> {
-    match dir.remove_file(name) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-        _ => Ok(()),
     }
 }
 

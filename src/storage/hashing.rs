@@ -11,7 +11,7 @@ use std::io;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 
 use super::StorageError;
-use super::os;
+use super::disk;
 use crate::content::{FileIndex, Geometry, PieceIndex};
 
 /// Bytes a thread takes at once, about: enough to make taking them cheap, little enough to end together.
@@ -148,7 +148,7 @@ fn read(
     }
     let (_, file) = open.as_ref().expect("opened just above");
     buffer.resize(span.len as usize, 0);
-    os::read_exact_at(file, buffer, span.offset).map_err(|source| from.failed(span.file, source))
+    disk::read_exact_at(file, buffer, span.offset).map_err(|source| from.failed(span.file, source))
 }
 
 #[cfg(test)]

@@ -7,12 +7,14 @@
 mod beneath;
 mod chosen;
 mod compare;
+mod disk;
 mod error;
 mod fetch;
 mod globs;
 mod hashing;
 mod import;
 mod memory;
+mod naming;
 mod opening;
 mod os;
 mod part;
@@ -59,14 +61,14 @@ pub trait PieceStore: Send + Sync {
     /// When the piece is not of this share or `into` has another length.
     fn read_piece(&self, piece: PieceIndex, into: &mut [u8]) -> Result<(), StorageError>;
 
-    /// Stores the piece, then records it as held. `Some(file)` when that made the file whole and gave it its final name.
-    /// A piece held already is not written again: `Ok(None)`.
+    /// Stores the piece, then records it as held. `Some(file)` when that made the file whole; its final name comes with the
+    /// next [`Self::sync`]. A piece held already is not written again: `Ok(None)`.
     ///
     /// When another thread is writing the same piece this waits for it, so after `Ok` the piece can always be read.
     ///
     /// # Errors
-    /// [`StorageError::DiskFull`], [`StorageError::Write`]: the piece is not held, the store stays usable.
-    /// [`StorageError::TargetDiffers`], [`StorageError::Blocked`]: somebody else took the file's final name meanwhile.
+    /// [`StorageError::DiskFull`], [`StorageError::Write`]: the piece is not held, the store stays usable unless a sync
+    /// has failed.
     ///
     /// # Panics
     /// When the piece is not of this share.
@@ -77,7 +79,7 @@ pub trait PieceStore: Send + Sync {
     /// goes that could tell what a power loss took.
     ///
     /// # Errors
-    /// [`StorageError::Incomplete`] while pieces are missing; otherwise as [`Self::write_piece`].
+    /// [`StorageError::Incomplete`] while pieces are missing; otherwise as [`Self::sync`].
     fn finish(&self) -> Result<PathBuf, StorageError>;
 
     /// Last change of each file, nanoseconds since 1970, in the order of the manifest; empty when nobody knows.
@@ -89,10 +91,13 @@ pub trait PieceStore: Send + Sync {
     /// what lies in the future becomes now, and a file that takes no time keeps its own.
     fn set_modified(&self, _times: Vec<u64>) {}
 
-    /// Brings everything stored so far to the disk itself, so that a power loss keeps it.
+    /// Brings everything stored so far to the disk itself, so that a power loss keeps it, and then gives whole files their
+    /// final names.
     ///
     /// # Errors
-    /// [`StorageError::Write`] when the system says no; what was stored since the last success then counts as not held
-    /// by the next run, for nobody knows what reached the disk.
+    /// [`StorageError::Write`], [`StorageError::DiskFull`] when the system says no; what was stored since the last success
+    /// then counts as not held, for nobody knows what reached the disk, and nothing more is stored by this store.
+    /// [`StorageError::TargetDiffers`], [`StorageError::Blocked`]: somebody else took a final name meanwhile; the store
+    /// stays usable.
     fn sync(&self) -> Result<(), StorageError>;
 }

@@ -9,14 +9,14 @@ use std::path::{Path, PathBuf};
 use std::sync::{Condvar, Mutex, OnceLock};
 
 use super::beneath::Beneath;
-use super::fetch::{FetchStore, OPEN_FILES_MAX, State, Which};
+use super::fetch::{FetchStore, Names, OPEN_FILES_MAX, State, Which};
 use super::part::{self, PartFolder, Resumable};
 use super::recent::Recent;
-use super::record::{Entry, Record, Replay};
+use super::record::{Entry, LastRun, Record, Replay};
 use super::survey::{Survey, Surveyor};
 use super::target::{self, Place, Target};
-use super::{Chosen, StorageError, os};
-use crate::content::{Bitfield, FileIndex, Manifest, PieceHashes};
+use super::{Chosen, StorageError, disk, os};
+use crate::content::{Bitfield, FileIndex, Manifest, PieceHashes, PieceIndex};
 
 /// Most bytes left free on purpose, for the record and the file system's own needs.
 const RESERVE_MAX: u64 = 16 * 1024 * 1024;
@@ -32,8 +32,8 @@ struct Changes {
     corrections: Vec<Entry>,
     adopted: Vec<FileIndex>,
     taken_back: BTreeSet<FileIndex>,
-    /// Set when the machine was started anew since the record's last run.
-    new_boot: Option<[u8; 16]>,
+    boot: [u8; 16],
+    last_run: LastRun,
 }
 
 impl FetchStore {
@@ -126,6 +126,9 @@ impl FetchStore {
             taken_back,
             ..
         } = survey;
+        // What is not held any more is no matter of a sync.
+        let unsynced = replay.unsynced.into_iter();
+        let unsynced = unsynced.filter(|piece| held.contains(*piece)).collect();
         let store = Self {
             manifest,
             chosen,
@@ -138,20 +141,26 @@ impl FetchStore {
                 held: held.clone(),
                 writing: BTreeSet::new(),
                 files,
-                unsynced: BTreeSet::new(),
+                unsynced,
+                whole: BTreeSet::new(),
+                is_broken: false,
             }),
             times: OnceLock::new(),
             written: Condvar::new(),
             open: Recent::new(OPEN_FILES_MAX),
-            syncing: Mutex::new(()),
+            syncing: Mutex::new(Names {
+                made: made.clone(),
+                is_part_synced: false,
+                changed: BTreeSet::new(),
+            }),
             finished: Mutex::new(false),
         };
-        let new_boot = (replay.boot != Some(boot)).then_some(boot);
         let changes = Changes {
             corrections,
             adopted,
             taken_back,
-            new_boot,
+            boot,
+            last_run: replay.last_run,
         };
         match store.prepare(&hashes, &changes) {
             Ok(()) => Ok((store, held)),
@@ -169,7 +178,8 @@ impl FetchStore {
             corrections,
             adopted,
             taken_back,
-            new_boot,
+            boot,
+            last_run,
         } = changes;
         for &file in adopted {
             if self.manifest.file(file).executable {
@@ -182,7 +192,7 @@ impl FetchStore {
         };
         part.save(&self.manifest, hashes)?;
         if self.record().is_none() {
-            let (record, _) = open_record(part, &self.manifest, &new_boot.unwrap_or_default())?;
+            let (record, _) = open_record(part, &self.manifest, boot)?;
             *self.record() = Some(record);
         }
         // Before the record says so: found in between, the record's "published" makes the part file be read.
@@ -193,17 +203,37 @@ impl FetchStore {
         for &entry in corrections {
             self.append(entry)?;
         }
-        if let Some(boot) = new_boot {
+        if *last_run == LastRun::EarlierBoot {
             // What survived the restart, or was just read, is on the disk.
             let offset = self.record().as_ref().map_or(0, Record::offset);
             self.append(Entry::Synced(offset))?;
+        }
+        if *last_run != LastRun::ThisBoot {
             self.append(Entry::Boot(*boot))?;
         }
         self.refresh(adopted)?;
         for &file in adopted {
             part.remove_file(file)?;
         }
-        self.publish_leftovers()
+        self.find_whole();
+        Ok(())
+    }
+
+    /// Whole files that are still part files get their names with the next sync: the run that wrote their last piece was
+    /// killed before it could, or something was in the way.
+    fn find_whole(&self) {
+        let mut state = self.state();
+        let whole: Vec<_> = (0..self.geometry().file_count())
+            .map(FileIndex::new)
+            .filter(|file| {
+                let known = &state.files[file.as_usize()];
+                self.chosen.has_file(*file)
+                    && known.remaining == 0
+                    && known.published.is_none()
+                    && self.geometry().file_len(*file) > 0
+            })
+            .collect();
+        state.whole.extend(whole);
     }
 
     /// Takes down what adopted files look like now, after their mode may have changed.
@@ -217,7 +247,15 @@ impl FetchStore {
                     path: self.root.shown(&path),
                 });
             };
-            self.state().files[file.as_usize()].published = Some(stat.signature);
+            {
+                let mut state = self.state();
+                state.files[file.as_usize()].published = Some(stat.signature);
+                // Nobody knows whether the user's copy of it has reached the disk, and a record would say so.
+                if self.part.is_some() {
+                    let pieces = self.geometry().file_pieces(file);
+                    state.unsynced.extend(pieces.map(PieceIndex::new));
+                }
+            }
             // First: killed in between, nobody takes the file for ours.
             self.append(Entry::Adopted(file))?;
             self.append(Entry::Published(file, stat.signature))?;
@@ -264,7 +302,7 @@ fn make_root(folder: &Path) -> Result<(Beneath, Vec<PathBuf>), StorageError> {
     let mut made = Vec::new();
     let result = missing
         .into_iter()
-        .try_for_each(|path| match std::fs::create_dir(path) {
+        .try_for_each(|path| match disk::make_folder_at(path) {
             Ok(()) => {
                 made.push(path.to_path_buf());
                 Ok(())

@@ -1,17 +1,18 @@
-//! The few file calls that std and cap-std lack or name differently on every system: stat signatures, positioned I/O,
-//! rename without replacing, free space, boot identity.
+//! The few file calls that std and cap-std lack or name differently on every system: stat signatures, rename
+//! without replacing, free space, boot identity.
 //!
 //! Owns no state and decides nothing. Every other file of this room calls it; a port to a new system begins here.
 //! Source: renameat2(2), statvfs(3), openat2(2), proc(5).
 
 use std::fs::File;
 use std::io;
-use std::os::unix::fs::FileExt;
 use std::path::Path;
 
 use cap_std::fs::Dir;
 use rustix::fs::{Access, AtFlags, CWD, FileType, OFlags};
 use rustix::io::Errno;
+
+use super::disk;
 
 /// What tells a changed file from an unchanged one without reading it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -61,12 +62,12 @@ impl Stat {
         let nanoseconds = |seconds: i128, rest: i128| seconds * 1_000_000_000 + rest;
         Self {
             kind,
-            signature: Signature {
+            signature: disk::seen(Signature {
                 len: raw.st_size.max(0) as u64,
                 mtime_ns: nanoseconds(raw.st_mtime as i128, raw.st_mtime_nsec as i128),
                 ctime_ns: nanoseconds(raw.st_ctime as i128, raw.st_ctime_nsec as i128),
                 inode: raw.st_ino as u64,
-            },
+            }),
             executable: raw.st_mode & 0o111 != 0,
             allocated: raw.st_blocks.max(0) as u64 * 512,
             device: raw.st_dev as u64,
@@ -76,16 +77,18 @@ impl Stat {
 
 /// What `name`, one element, is inside `dir`; `None` when nothing has that name. A link is not followed.
 pub(super) fn stat_in(dir: &Dir, name: &Path) -> io::Result<Option<Stat>> {
-    match rustix::fs::statat(dir, name, AtFlags::SYMLINK_NOFOLLOW) {
-        Ok(raw) => Ok(Some(Stat::from_raw(&raw))),
-        Err(Errno::NOENT) => Ok(None),
-        Err(errno) => Err(errno.into()),
-    }
+    disk::look(
+        || match rustix::fs::statat(dir, name, AtFlags::SYMLINK_NOFOLLOW) {
+            Ok(raw) => Ok(Some(Stat::from_raw(&raw))),
+            Err(Errno::NOENT) => Ok(None),
+            Err(errno) => Err(errno.into()),
+        },
+    )
 }
 
 /// What an open file is now.
 pub(super) fn stat_file(file: &File) -> io::Result<Stat> {
-    Ok(Stat::from_raw(&rustix::fs::fstat(file)?))
+    disk::look(|| Ok(Stat::from_raw(&rustix::fs::fstat(file)?)))
 }
 
 /// What lies at `path`, links followed.
@@ -96,16 +99,6 @@ pub(super) fn stat_path(path: &Path) -> io::Result<Stat> {
 /// What lies at `path`, a link counted as a link.
 pub(super) fn stat_link(path: &Path) -> io::Result<Stat> {
     Ok(Stat::from_raw(&rustix::fs::lstat(path)?))
-}
-
-/// Fills `into` from `offset`; the file's own position is neither used nor moved, so threads may share the handle.
-pub(super) fn read_exact_at(file: &File, into: &mut [u8], offset: u64) -> io::Result<()> {
-    file.read_exact_at(into, offset)
-}
-
-/// Writes all of `bytes` at `offset`; threads may share the handle.
-pub(super) fn write_all_at(file: &File, bytes: &[u8], offset: u64) -> io::Result<()> {
-    file.write_all_at(bytes, offset)
 }
 
 /// Gives `from/from_name` the name `to/to_name` and never replaces what has that name: `AlreadyExists` then.
@@ -195,14 +188,21 @@ pub(super) fn sync_file_system(dir: &Dir) -> io::Result<bool> {
     }
 }
 
-/// A value that differs after every start of the machine; all zeros where the system does not tell.
+/// What [`boot_id`] says where the system does not tell: it may be another boot every time.
+pub(super) const BOOT_UNKNOWN: [u8; 16] = [0; 16];
+
+/// A value that differs after every start of the machine; [`BOOT_UNKNOWN`] where the system does not tell.
 pub(super) fn boot_id() -> [u8; 16] {
+    #[cfg(test)]
+    if let Some(id) = super::tests::watching::boot_id() {
+        return id;
+    }
     let text = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
     let mut id = [0; 16];
     let mut digits = text.bytes().filter_map(|byte| (byte as char).to_digit(16));
     for byte in &mut id {
         let (Some(high), Some(low)) = (digits.next(), digits.next()) else {
-            return [0; 16];
+            return BOOT_UNKNOWN;
         };
         *byte = (high * 16 + low) as u8;
     }

@@ -15,6 +15,7 @@ use cap_std::fs::{Dir, OpenOptions, OpenOptionsExt};
 use rustix::fs::OFlags;
 
 use super::beneath::{self, Beneath};
+use super::disk;
 use super::os::{self, Stat};
 use super::{StorageError, Target};
 use crate::content::{
@@ -140,7 +141,7 @@ impl PartFolder {
     pub(super) fn create(root: &Beneath, share: &ShareId) -> Result<Self, StorageError> {
         let name = name_of(share);
         let shown = root.shown(Path::new(&name));
-        match root.dir().create_dir(&name) {
+        match disk::make_folder(root.dir(), Path::new(&name)) {
             Ok(()) => {}
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
                 return Err(StorageError::Busy { path: shown });
@@ -155,7 +156,7 @@ impl PartFolder {
             Ok(None) => Err(StorageError::Busy { path: shown }),
             Err(error) => {
                 // Another process may have locked it in between; then it is not empty, and stays.
-                let _ = root.dir().remove_dir(&name);
+                let _ = disk::remove_folder(root.dir(), Path::new(&name));
                 Err(error)
             }
         }
@@ -212,6 +213,22 @@ impl PartFolder {
         Some((manifest, hashes))
     }
 
+    /// Brings what was saved to the disk itself.
+    pub(super) fn sync_saved(&self) -> Result<(), StorageError> {
+        for name in ["manifest", "hashes"] {
+            let synced = beneath::open_file_in(&self.dir, OsStr::new(name))
+                .and_then(|file| disk::sync_data(&file));
+            match synced {
+                // Removed by somebody: the next run asks its peers for it.
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                result => result.map_err(|source| {
+                    StorageError::writing(self.shown.join(name), &self.shown, 0, source)
+                })?,
+            }
+        }
+        Ok(())
+    }
+
     /// Opens the record, making an empty one when there is none.
     pub(super) fn open_record(&self) -> Result<File, StorageError> {
         let mut options = OpenOptions::new();
@@ -260,7 +277,7 @@ impl PartFolder {
     /// Removes the part file of `file`, if any.
     pub(super) fn remove_file(&self, file: FileIndex) -> Result<(), StorageError> {
         let name = file_name(file);
-        beneath::remove_file_if_any(&self.dir, Path::new(&name)).map_err(|source| {
+        disk::remove_file_if_any(&self.dir, Path::new(&name)).map_err(|source| {
             StorageError::Write {
                 path: self.shown.join(name),
                 source,
@@ -270,7 +287,7 @@ impl PartFolder {
 
     /// Removes the folder with everything in it. The lock file goes last: until then nobody else can take the folder over.
     pub(super) fn remove(&self, root: &Beneath) -> io::Result<()> {
-        for entry in self.dir.entries()? {
+        for entry in disk::look(|| self.dir.entries())? {
             let entry = entry?;
             let name = entry.file_name();
             if name == "lock" {
@@ -279,19 +296,19 @@ impl PartFolder {
             if entry.file_type()?.is_dir() {
                 self.dir.remove_dir_all(&name)?;
             } else {
-                beneath::remove_file_if_any(&self.dir, Path::new(&name))?;
+                disk::remove_file_if_any(&self.dir, Path::new(&name))?;
             }
         }
-        beneath::remove_file_if_any(&self.dir, Path::new("lock"))?;
-        match root.dir().remove_dir(&self.name) {
+        disk::remove_file_if_any(&self.dir, Path::new("lock"))?;
+        match disk::remove_folder(root.dir(), Path::new(&self.name)) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
             _ => Ok(()),
         }
     }
 
     fn open_with(&self, name: &str, options: &OpenOptions) -> Result<File, StorageError> {
-        match self.dir.open_with(name, options) {
-            Ok(file) => Ok(file.into_std()),
+        match disk::make_file(&self.dir, Path::new(name), options) {
+            Ok(file) => Ok(file),
             Err(source) => Err(StorageError::writing(
                 self.shown.join(name),
                 &self.shown,
@@ -305,8 +322,11 @@ impl PartFolder {
     fn write_whole(&self, name: &str, bytes: &[u8]) -> Result<(), StorageError> {
         let fresh = format!("{name}.new");
         let write = || {
-            self.dir.write(&fresh, bytes)?;
-            self.dir.rename(&fresh, &self.dir, name)
+            let mut options = OpenOptions::new();
+            options.write(true).create(true).truncate(true);
+            let file = disk::make_file(&self.dir, Path::new(&fresh), &options)?;
+            disk::write_all_at(&file, bytes, 0)?;
+            disk::rename(&self.dir, Path::new(&fresh), &self.dir, Path::new(name))
         };
         write().map_err(|source| {
             StorageError::writing(
@@ -352,8 +372,8 @@ fn name_of(share: &ShareId) -> String {
 fn lock(dir: &Dir) -> Result<Option<File>, TryLockError> {
     let mut options = OpenOptions::new();
     options.write(true).create(true);
-    let file = match dir.open_with("lock", &options) {
-        Ok(file) => file.into_std(),
+    let file = match disk::make_file(dir, Path::new("lock"), &options) {
+        Ok(file) => file,
         // The folder itself was removed.
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(TryLockError::Error(error)),

@@ -18,6 +18,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::io::{self, Read};
 
+use super::disk;
 use super::os::{self, Signature};
 use crate::content::{Digest, FileIndex, Geometry, PieceIndex, ShareId};
 
@@ -62,8 +63,23 @@ pub(super) struct Replay {
     pub(super) doubtful_pieces: BTreeSet<PieceIndex>,
     /// Files of `published` in the same position.
     pub(super) doubtful_files: BTreeSet<FileIndex>,
-    /// Boot identity of the last run; `None` in a new record.
-    pub(super) boot: Option<[u8; 16]>,
+    /// Pieces, of published files too, that only the system's memory may have: to be synced before anybody says so of later
+    /// ones.
+    pub(super) unsynced: BTreeSet<PieceIndex>,
+    /// When the last run was.
+    pub(super) last_run: LastRun,
+}
+
+/// When the last run of a record was.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum LastRun {
+    /// Nobody can tell: the system names no boots, or there was no run.
+    #[default]
+    Unknown,
+    /// Since the machine was started: its memory has every write, the disk may not.
+    ThisBoot,
+    /// Before that: what can be read is on the disk.
+    EarlierBoot,
 }
 
 /// An open record; the one writer of its file (the part folder's lock sees to that).
@@ -90,13 +106,17 @@ impl Record {
     ) -> io::Result<(Self, Replay)> {
         let salt = *share.digest();
         let mut bytes = Vec::new();
-        file.read_to_end(&mut bytes)?;
+        disk::look(|| file.read_to_end(&mut bytes))?;
         let mut header = [0; HEADER_LEN];
         header[..MAGIC.len()].copy_from_slice(MAGIC);
         header[MAGIC.len()..].copy_from_slice(salt.as_bytes());
         if bytes.get(..HEADER_LEN) != Some(header.as_slice()) {
-            file.set_len(0)?;
-            os::write_all_at(&file, &header, 0)?;
+            disk::set_len(&file, 0)?;
+            // On the disk too: see below.
+            if !bytes.is_empty() {
+                disk::sync_data(&file)?;
+            }
+            disk::write_all_at(&file, &header, 0)?;
             return Ok((
                 Self {
                     file,
@@ -108,9 +128,10 @@ impl Record {
         }
         let (replay, end) = replay(&bytes, &salt, geometry, boot);
         // Bytes behind the torn entry could be whole entries of before a power loss; they must not come back to life behind
-        // what is appended now.
+        // what is appended now, also not by another power loss.
         if end < bytes.len() {
-            file.set_len(end as u64)?;
+            disk::set_len(&file, end as u64)?;
+            disk::sync_data(&file)?;
         }
         Ok((
             Self {
@@ -124,13 +145,36 @@ impl Record {
 
     /// Appends `entry` with one write. When it fails the record is as before.
     pub(super) fn append(&mut self, entry: Entry) -> io::Result<()> {
-        let mut bytes = Vec::with_capacity(ENTRY_LEN_MAX + CHECK_LEN);
-        entry.put(&mut bytes);
-        let check = check_of(&self.salt, self.offset, &bytes);
-        bytes.extend_from_slice(&check);
-        os::write_all_at(&self.file, &bytes, self.offset)?;
+        self.append_all(&[entry])
+    }
+
+    /// Appends all of `entries` with one write. When it fails the record is as before; a process killed in the middle of it
+    /// leaves the first of them.
+    pub(super) fn append_all(&mut self, entries: &[Entry]) -> io::Result<()> {
+        let mut bytes = Vec::with_capacity(entries.len() * (ENTRY_LEN_MAX + CHECK_LEN));
+        for entry in entries {
+            let begin = bytes.len();
+            entry.put(&mut bytes);
+            let check = check_of(&self.salt, self.offset + begin as u64, &bytes[begin..]);
+            bytes.extend_from_slice(&check);
+        }
+        if let Err(error) = disk::write_all_at(&self.file, &bytes, self.offset) {
+            if entries.len() > 1 {
+                // Whole entries may have been written: none must come to life behind the next one.
+                let _ = disk::set_len(&self.file, self.offset);
+            }
+            return Err(error);
+        }
         self.offset += bytes.len() as u64;
         Ok(())
+    }
+
+    /// Forgets everything, also on a disk without room for one more entry.
+    pub(super) fn clear(&mut self) -> io::Result<()> {
+        disk::set_len(&self.file, HEADER_LEN as u64)?;
+        self.offset = HEADER_LEN as u64;
+        // What was cut must not come back behind what is appended now: see `open`.
+        disk::sync_data(&self.file)
     }
 
     /// Where the next entry will begin.
@@ -203,6 +247,7 @@ fn replay(bytes: &[u8], salt: &Digest, geometry: &Geometry, boot: &[u8; 16]) -> 
     // Offset of the entry behind each doubtful thing, for `Synced`.
     let mut pieces: BTreeMap<PieceIndex, u64> = BTreeMap::new();
     let mut files: BTreeMap<FileIndex, u64> = BTreeMap::new();
+    let mut last_boot = None;
     let mut at = HEADER_LEN;
     while let Some((raw, len)) = read_entry(&bytes[at..], salt, at as u64) {
         let offset = at as u64;
@@ -238,15 +283,25 @@ fn replay(bytes: &[u8], salt: &Digest, geometry: &Geometry, boot: &[u8; 16]) -> 
                 files.remove(&file);
             }
             Raw::Adopted { index } => state.adopted.extend(file_at(geometry, index)),
-            Raw::Boot(id) => state.boot = Some(id),
+            Raw::Boot(id) => last_boot = Some(id),
             Raw::Synced(upto) => {
                 pieces.retain(|_, written| *written >= upto);
                 files.retain(|_, written| *written >= upto);
             }
         }
     }
-    // The same boot: the system's memory still has every write, killed process or not.
-    if state.boot.as_ref() != Some(boot) {
+    state.last_run = match last_boot {
+        None | Some(os::BOOT_UNKNOWN) => LastRun::Unknown,
+        Some(_) if *boot == os::BOOT_UNKNOWN => LastRun::Unknown,
+        Some(last) if last == *boot => LastRun::ThisBoot,
+        Some(_) => LastRun::EarlierBoot,
+    };
+    if state.last_run != LastRun::EarlierBoot {
+        let of_files = files.keys().flat_map(|file| geometry.file_pieces(*file));
+        let of_files = of_files.filter_map(|index| geometry.piece(index));
+        state.unsynced = pieces.keys().copied().chain(of_files).collect();
+    }
+    if state.last_run != LastRun::ThisBoot {
         state.doubtful_pieces = pieces.into_keys().collect();
         state.doubtful_files = files.into_keys().collect();
     }
@@ -382,7 +437,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("record");
         let (mut record, replay) = open(&path, &BOOT);
-        assert!(replay.held.is_empty() && replay.boot.is_none());
+        assert!(replay.held.is_empty() && replay.last_run == LastRun::Unknown);
         for entry in story() {
             record.append(entry).unwrap();
         }
@@ -527,6 +582,36 @@ mod tests {
         record.append(Entry::Synced(all)).unwrap();
         let (_, replay) = open(&path, &NEXT_BOOT);
         assert!(replay.doubtful_pieces.is_empty() && replay.doubtful_files.is_empty());
+    }
+
+    #[test]
+    fn what_is_unsynced_and_what_is_doubtful_depends_on_what_is_known_of_boots() {
+        let none = os::BOOT_UNKNOWN;
+        for (last, this, expected) in [
+            (BOOT, BOOT, LastRun::ThisBoot),
+            (BOOT, NEXT_BOOT, LastRun::EarlierBoot),
+            (none, none, LastRun::Unknown),
+            (BOOT, none, LastRun::Unknown),
+            (none, BOOT, LastRun::Unknown),
+        ] {
+            let folder = tempfile::tempdir().unwrap();
+            let path = folder.path().join("record");
+            let (mut record, _) = open(&path, &last);
+            record.append(Entry::Boot(last)).unwrap();
+            record.append(Entry::Held(P(0))).unwrap();
+            record.append(Entry::Synced(record.offset())).unwrap();
+            record.append(Entry::Held(P(1))).unwrap();
+            record.append(Entry::Published(F(2), signature(1))).unwrap();
+            let (_, replay) = open(&path, &this);
+            assert_eq!(replay.last_run, expected);
+            let unsynced: Vec<_> = replay.unsynced.iter().map(|piece| piece.get()).collect();
+            let is_unsynced = expected != LastRun::EarlierBoot;
+            assert_eq!(unsynced, [1, 5, 6, 7].repeat(usize::from(is_unsynced)));
+            let is_doubtful = expected != LastRun::ThisBoot;
+            assert_eq!(replay.doubtful_pieces.contains(&P(1)), is_doubtful);
+            assert_eq!(replay.doubtful_files.contains(&F(2)), is_doubtful);
+            assert!(!replay.doubtful_pieces.contains(&P(0)));
+        }
     }
 
     #[test]

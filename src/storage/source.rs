@@ -8,6 +8,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use super::disk;
 use super::hashing::Readable;
 use super::os::{self, Signature};
 use super::recent::Recent;
@@ -124,7 +125,7 @@ impl PieceStore for SourceStore {
             "the buffer is as long as the piece"
         );
         let handle = self.handle(span.file)?;
-        os::read_exact_at(&handle, into, span.offset)
+        disk::read_exact_at(&handle, into, span.offset)
             .map_err(|error| self.failed(span.file, error))?;
         // After the read: a writer moves the times before it moves bytes, so equal times now mean the old bytes.
         let stat = os::stat_file(&handle).map_err(|error| self.failed(span.file, error))?;

@@ -110,7 +110,7 @@ impl Narrator {
                 format!("nothing arrives: {}", stall(*cause, *missing)),
             ),
             NodeEvent::PieceStored { .. } => return Vec::new(),
-            NodeEvent::FilePublished { path } => (
+            NodeEvent::FileComplete { path } => (
                 Weight::Detail,
                 Tone::Plain,
                 format!("complete: {}", escape_hostile(path)),

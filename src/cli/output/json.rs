@@ -210,7 +210,7 @@ impl<'a> Body<'a> {
                 missing: *missing,
             },
             NodeEvent::PieceStored { .. }
-            | NodeEvent::FilePublished { .. }
+            | NodeEvent::FileComplete { .. }
             | NodeEvent::SourceChanged { .. }
             | NodeEvent::PeerCompleted { .. } => return None,
         })

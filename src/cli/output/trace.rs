@@ -54,7 +54,7 @@ mod tests {
     use crate::node::NodeEvent;
 
     #[test]
-    fn a_piece_is_one_line_and_a_published_file_none() {
+    fn a_piece_is_one_line_and_a_complete_file_none() {
         let file = tempfile::NamedTempFile::new().expect("a temporary file");
         let mut trace = Trace::create(file.path()).expect("a trace");
         let peer = crate::content::PeerId::from_bytes(&[0, 1, 7]).expect("a peer id");
@@ -64,7 +64,7 @@ mod tests {
                 piece: 7,
                 bytes: 9,
             },
-            NodeEvent::FilePublished { path: "a".into() },
+            NodeEvent::FileComplete { path: "a".into() },
         ] {
             trace.told(&Told {
                 at: SystemTime::UNIX_EPOCH,

@@ -252,6 +252,10 @@ impl Actor {
         self.transfer = Some(transfer);
         self.tell_leading();
         self.last_verified = Instant::now();
+        if self.fetch.is_some() {
+            // An earlier run may have left pieces unsynced, and whole files without their final names.
+            self.syncing.stored(self.last_verified, 0);
+        }
         self.phase = if complete { Phase::Seed } else { Phase::Fetch };
         let sources: Vec<_> = self
             .sources

@@ -82,8 +82,8 @@ fn verify_and_store(ready: &ReadyShare, piece: PieceIndex, bytes: &[u8]) -> Chec
         return Checked::Corrupt;
     };
     match ready.store.write_piece(verified) {
-        Ok(published) => Checked::Stored {
-            published: published.map(|file| ready.manifest.file(file).path.as_str().to_owned()),
+        Ok(whole) => Checked::Stored {
+            whole: whole.map(|file| ready.manifest.file(file).path.as_str().to_owned()),
         },
         Err(error) => Checked::Failed(error),
     }
