@@ -11,6 +11,7 @@ mod contract;
 mod crash;
 mod discovery;
 mod disk;
+mod fuzz;
 mod interfaces;
 mod io_errors;
 mod lock;

@@ -152,7 +152,7 @@ fn every_share_message_is_these_bytes() {
         share(
             2,
             ShareMessage::Peers {
-                records: vec![vec![0xaa, 0xbb]],
+                records: vec![vec![0xaa, 0xbb]].into(),
             },
         ),
         &[4, 2, 14, 1, 2, 0xaa, 0xbb],

@@ -23,6 +23,8 @@ use self::args::{Cli, Command, OutputFlags, RULES, When};
 pub use self::exit::ExitCode;
 use self::exit::Failure;
 use self::output::{Manner, Output, Surroundings};
+#[doc(hidden)] // Only for the tests that feed it what a file may say.
+pub use self::settings::check_settings;
 use self::settings::{Setting, Settings};
 use self::signals::Signals;
 use crate::tui::screen;

@@ -22,6 +22,24 @@ const FILE: [&str; 2] = ["shoal", "config.toml"];
 /// Columns before the comment of a line that is shown; longer lines push theirs to the right.
 const LINE_COLUMNS: usize = 32;
 
+/// The keys of a settings file that says `text`, or why it is refused. For the tests that feed it arbitrary text.
+///
+/// # Errors
+/// What is wrong, in one line.
+#[doc(hidden)]
+pub fn check_settings(text: &str) -> Result<Vec<String>, String> {
+    let settings = Settings::parse(Path::new("config.toml"), text);
+    let settings = settings.map_err(|failure| failure.message)?;
+    let applied = settings.applied(args::command());
+    // The parser looks at its own defaults here, and panics at one that it does not take.
+    applied.debug_assert();
+    Ok(settings
+        .entries
+        .into_iter()
+        .map(|entry| entry.key)
+        .collect())
+}
+
 /// What the file says; nothing when there is none.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Settings {

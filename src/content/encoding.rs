@@ -7,13 +7,24 @@
 //! Source: the `bincode` 2 specification, "standard" configuration; golden bytes in `manifest.rs` pin it.
 
 use bincode::config;
+use bincode::de::{BorrowDecoder, Decoder};
 pub use bincode::{BorrowDecode, Decode, Encode};
 
 /// Memory a decode may claim for each byte of input, before rounding up to the next ceiling of [`decode`].
 ///
-/// A list claims the in-memory size of all its elements before the first is read, so this has to exceed the
-/// in-memory size of an element divided by its shortest encoding (an empty `Vec` is 24 bytes here, 1 byte there).
-const CLAIM_PER_BYTE: usize = 32;
+/// A list claims the in-memory size of all its elements before the first is read: four bytes for one is what numbers take,
+/// and pairs of them. Lists of something larger are [`AtMost`] a few elements long.
+const CLAIM_PER_BYTE: usize = 4;
+
+/// Memory a decode may claim in any case: the fixed part of a message, and a full [`AtMost`].
+const CLAIM_ALWAYS: usize = 2 * 1024;
+
+/// Most bytes that [`decode`] looks at: a frame. What is longer is read element by element, with a [`Cursor`].
+const DECODE_LEN_MAX: usize = 64 * 1024;
+
+/// From one ceiling of [`decode`] to the next.
+const CLAIM_STEP: usize = 48 * 1024;
+const _: () = assert!(DECODE_LEN_MAX * CLAIM_PER_BYTE + CLAIM_ALWAYS <= 6 * CLAIM_STEP);
 
 /// Memory one value read by [`Cursor::take`] may claim, in bytes: two paths of 4,096 bytes and change.
 const CURSOR_CLAIM_MAX: usize = 16 * 1024;
@@ -63,37 +74,29 @@ pub fn encode_onto<T: Encode>(value: &T, bytes: &mut Vec<u8>) {
 
 /// The value that `bytes` encode, all of them.
 ///
-/// At most 256 bytes of memory are claimed for each byte of input (1 KiB for the shortest), however large the
+/// At most four bytes of memory are claimed for each byte of input, rounded up by at most 50 KiB, however large the
 /// lengths inside say they are: a claim beyond that is an error before anything is allocated. Variable-length
 /// integers have more than one accepted encoding; who needs a canonical one compares with [`encode`].
 ///
 /// # Errors
-/// When `bytes` are more than `max_len`, malformed, or longer than the value.
+/// When `bytes` are more than `max_len` (or 64 KiB), malformed, or longer than the value.
 pub fn decode<T: Decode<()>>(bytes: &[u8], max_len: usize) -> Result<T, DecodeError> {
-    if bytes.len() > max_len {
+    let max = max_len.min(DECODE_LEN_MAX);
+    if bytes.len() > max {
         return Err(DecodeError::TooLong {
             len: bytes.len(),
-            max: max_len,
+            max,
         });
     }
     // The library takes its limit as a constant, so the proportional limit is rounded up to one of a few.
-    let claim = bytes.len().saturating_mul(CLAIM_PER_BYTE);
-    let decode_within = if claim <= 0x400 {
-        decode_within::<T, 0x400>
-    } else if claim <= 0x2000 {
-        decode_within::<T, 0x2000>
-    } else if claim <= 0x1_0000 {
-        decode_within::<T, 0x1_0000>
-    } else if claim <= 0x8_0000 {
-        decode_within::<T, 0x8_0000>
-    } else if claim <= 0x40_0000 {
-        decode_within::<T, 0x40_0000>
-    } else if claim <= 0x200_0000 {
-        decode_within::<T, 0x200_0000>
-    } else if claim <= 0x1000_0000 {
-        decode_within::<T, 0x1000_0000>
-    } else {
-        decode_within::<T, 0x8000_0000>
+    let claim = bytes.len() * CLAIM_PER_BYTE + CLAIM_ALWAYS;
+    let decode_within = match claim.div_ceil(CLAIM_STEP) {
+        0 | 1 => decode_within::<T, CLAIM_STEP>,
+        2 => decode_within::<T, { 2 * CLAIM_STEP }>,
+        3 => decode_within::<T, { 3 * CLAIM_STEP }>,
+        4 => decode_within::<T, { 4 * CLAIM_STEP }>,
+        5 => decode_within::<T, { 5 * CLAIM_STEP }>,
+        _ => decode_within::<T, { 6 * CLAIM_STEP }>,
     };
     let (value, used) = decode_within(bytes).map_err(DecodeError::Malformed)?;
     match bytes.len() - used {
@@ -108,11 +111,60 @@ fn decode_within<T: Decode<()>, const CLAIM_MAX: usize>(
     bincode::decode_from_slice(bytes, config::standard().with_limit::<CLAIM_MAX>())
 }
 
+/// A list of at most `MAX` elements, which the decoder knows before it makes room for the first.
+///
+/// On the wire it is a list like any other. Making one that is longer is not prevented: nobody will read it.
+#[derive(Clone, Debug, PartialEq, Eq, Encode)]
+pub struct AtMost<T, const MAX: usize>(Vec<T>);
+
+impl<T, const MAX: usize> AtMost<T, MAX> {
+    /// The list as it is.
+    #[must_use]
+    pub fn into_vec(self) -> Vec<T> {
+        self.0
+    }
+}
+
+impl<T, const MAX: usize> From<Vec<T>> for AtMost<T, MAX> {
+    fn from(list: Vec<T>) -> Self {
+        Self(list)
+    }
+}
+
+impl<T: Decode<Context>, Context, const MAX: usize> Decode<Context> for AtMost<T, MAX> {
+    fn decode<D: Decoder<Context = Context>>(
+        decoder: &mut D,
+    ) -> Result<Self, bincode::error::DecodeError> {
+        let len = usize::try_from(u64::decode(decoder)?).unwrap_or(usize::MAX);
+        if len > MAX {
+            return Err(bincode::error::DecodeError::LimitExceeded);
+        }
+        decoder.claim_container_read::<T>(len)?;
+        let mut list = Vec::with_capacity(len);
+        for _ in 0..len {
+            decoder.unclaim_bytes_read(size_of::<T>());
+            list.push(T::decode(decoder)?);
+        }
+        Ok(Self(list))
+    }
+}
+
+// The derive of a type that holds one asks for both.
+impl<'de, T: Decode<Context>, Context, const MAX: usize> BorrowDecode<'de, Context>
+    for AtMost<T, MAX>
+{
+    fn borrow_decode<D: BorrowDecoder<'de, Context = Context>>(
+        decoder: &mut D,
+    ) -> Result<Self, bincode::error::DecodeError> {
+        Self::decode(decoder)
+    }
+}
+
 /// Reads one small value after another from the front of some bytes, borrowing strings from them.
 ///
 /// For long lists: the caller grows its own collection as the elements prove to be there, so a length prefix
-/// alone allocates nothing.
-#[derive(Debug)]
+/// alone allocates nothing. A clone reads the same once more.
+#[derive(Clone, Debug)]
 pub struct Cursor<'a> {
     rest: &'a [u8],
 }
@@ -231,19 +283,10 @@ mod tests {
     }
 
     #[test]
-    fn a_claim_is_bounded_by_256_times_the_input() {
-        for input_len in [
-            32,
-            33,
-            256,
-            257,
-            2048,
-            2049,
-            1 << 14,
-            1 << 17,
-            (1 << 20) + 1,
-        ] {
-            let mut bytes = claim(input_len as u64 * 256 + 1024);
+    fn a_claim_is_bounded_by_four_times_the_input_and_a_step() {
+        for input_len in [32, 2048, 12_000, 1 << 14, 1 << 15, 60_000, DECODE_LEN_MAX] {
+            let step = CLAIM_ALWAYS + CLAIM_STEP;
+            let mut bytes = claim((input_len * CLAIM_PER_BYTE + step) as u64);
             bytes.resize(input_len, 0);
             assert!(
                 is_refused_by_its_claim::<Vec<u8>>(&bytes),
@@ -254,13 +297,28 @@ mod tests {
 
     #[test]
     fn a_list_of_short_encodings_is_no_bomb() {
-        for len in [0, 1, 10, 1000, 100_000] {
-            let lists = vec![Vec::<u8>::new(); len];
+        for len in [0, 1, 10, 1000, 32_000] {
+            let pairs = vec![(1_u32, 2_u32); len];
             assert_eq!(
-                decode::<Vec<Vec<u8>>>(&encode(&lists), 1 << 20).unwrap(),
-                lists
+                decode::<Vec<(u32, u32)>>(&encode(&pairs), 1 << 20).unwrap(),
+                pairs
             );
         }
+        let lists = encode(&vec![Vec::<u8>::new(); 60_000]);
+        assert!(is_refused_by_its_claim::<Vec<Vec<u8>>>(&lists));
+    }
+
+    #[test]
+    fn a_short_list_is_as_long_as_it_may_be_and_a_longer_one_is_refused_unread() {
+        for len in [0, 1, 50] {
+            let list = vec![vec![7_u8; 1024]; len];
+            let bytes = encode(&AtMost::<_, 50>::from(list.clone()));
+            assert_eq!(bytes, encode(&list));
+            let read: AtMost<Vec<u8>, 50> = decode(&bytes, 1 << 20).unwrap();
+            assert_eq!(read.into_vec(), list);
+        }
+        let long = encode(&vec![Vec::<u8>::new(); 51]);
+        assert!(is_refused_by_its_claim::<AtMost<Vec<u8>, 50>>(&long));
     }
 
     #[test]

@@ -5,7 +5,7 @@
 //!
 //! Source: the protocol document, "Content".
 
-use super::encoding::{Decode, Encode, decode, encode};
+use super::encoding::{Cursor, Encode, encode};
 
 /// Longest encoding in bytes: 2^20 files of 10 bytes each, and change.
 pub const INFO_LEN_MAX: usize = 11 * 1024 * 1024;
@@ -14,7 +14,7 @@ pub const INFO_LEN_MAX: usize = 11 * 1024 * 1024;
 const VERSION: u8 = 1;
 
 /// Hints about a share.
-#[derive(Clone, PartialEq, Eq, Debug, Encode, Decode)]
+#[derive(Clone, PartialEq, Eq, Debug, Encode)]
 pub struct ShareInfo {
     version: u8,
     /// Last change of each file, in the order of the manifest, nanoseconds since 1970; none when nobody knows.
@@ -34,9 +34,19 @@ impl ShareInfo {
     /// Reads what a peer sent about a share of `file_count` files. `None` when it cannot be used.
     #[must_use]
     pub fn decode(bytes: &[u8], file_count: u32) -> Option<Self> {
-        let info: Self = decode(bytes, INFO_LEN_MAX).ok()?;
-        let fits = info.modified.is_empty() || info.modified.len() == file_count as usize;
-        (info.version == VERSION && fits).then_some(info)
+        let mut cursor = Cursor::new(bytes, INFO_LEN_MAX).ok()?;
+        let version: u8 = cursor.take().ok()?;
+        let len: u64 = cursor.take().ok()?;
+        // Looked at before there is room for it: a time of one byte takes eight here.
+        if version != VERSION || (len != 0 && len != u64::from(file_count)) {
+            return None;
+        }
+        let mut modified = Vec::with_capacity((len as usize).min(cursor.remaining()));
+        for _ in 0..len {
+            modified.push(cursor.take().ok()?);
+        }
+        cursor.finish().ok()?;
+        Some(Self { version, modified })
     }
 
     /// The bytes that travel; never none.

@@ -14,7 +14,7 @@ pub use multiaddr::Multiaddr;
 
 use super::{
     digest::Digest,
-    encoding::{self, Decode, Encode},
+    encoding::{self, AtMost, Decode, Encode},
     path::ELEMENT_LEN_MAX,
 };
 
@@ -159,7 +159,7 @@ struct LinkRecord {
     peer: Vec<u8>,
     name: String,
     total_len: u64,
-    addresses: Vec<Vec<u8>>,
+    addresses: AtMost<Vec<u8>, LINK_ADDRESSES_MAX>,
 }
 
 impl fmt::Display for Link {
@@ -175,7 +175,7 @@ impl fmt::Display for Link {
             peer: hints.peer.to_bytes(),
             name: shortened(&hints.name).to_owned(),
             total_len: hints.total_len,
-            addresses: addresses.map(Multiaddr::to_vec).collect(),
+            addresses: addresses.map(Multiaddr::to_vec).collect::<Vec<_>>().into(),
         });
         bytes.extend_from_slice(&checksum(&bytes));
         write!(f, "{PREFIX}{}", base32(&bytes))
@@ -219,14 +219,12 @@ impl Link {
     fn from_payload(payload: &[u8]) -> Option<Self> {
         let record: LinkRecord = encoding::decode(payload, LINK_TEXT_LEN_MAX).ok()?;
         let is_canonical = encoding::encode(&record) == payload;
-        if !is_canonical
-            || record.addresses.len() > LINK_ADDRESSES_MAX
-            || record.name.len() > ELEMENT_LEN_MAX
-        {
+        if !is_canonical || record.name.len() > ELEMENT_LEN_MAX {
             return None;
         }
         let addresses = record
             .addresses
+            .into_vec()
             .into_iter()
             .map(|bytes| Multiaddr::try_from(bytes).ok());
         Some(Self {
@@ -494,12 +492,12 @@ mod tests {
             ..good()
         });
         refused(&LinkRecord {
-            addresses: vec![vec![0xff; 9]],
+            addresses: vec![vec![0xff; 9]].into(),
             ..good()
         });
-        let address = good().addresses[0].clone();
+        let address = good().addresses.into_vec().remove(0);
         refused(&LinkRecord {
-            addresses: vec![address; LINK_ADDRESSES_MAX + 1],
+            addresses: vec![address; LINK_ADDRESSES_MAX + 1].into(),
             ..good()
         });
     }

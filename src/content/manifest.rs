@@ -11,7 +11,8 @@ use super::{
     encoding::{self, BorrowDecode, Cursor, DecodeError, Encode},
     geometry::{FILE_COUNT_MAX, FileIndex, Geometry, GeometryError, piece_len_for},
     link::ShareId,
-    path::{Name, PathError, RelativePath, escape_hostile, is_symlink_target_inside},
+    path::{Name, PathError, RelativePath, escape_hostile},
+    records::{self, Record, Rules},
 };
 
 /// Most bytes of a manifest.
@@ -166,26 +167,6 @@ struct Header<'a> {
     entry_count: u32,
 }
 
-/// One entry in the canonical bytes.
-#[derive(Encode, BorrowDecode)]
-struct Record<'a> {
-    path: &'a str,
-    kind: RecordKind<'a>,
-}
-
-#[derive(Encode, BorrowDecode)]
-enum RecordKind<'a> {
-    File {
-        len: u64,
-        root: Option<Digest>,
-        executable: bool,
-    },
-    Symlink {
-        target: &'a str,
-    },
-    EmptyFolder,
-}
-
 impl Manifest {
     /// Makes a manifest of `entries` in any order, with the piece length that [`piece_len_for`] says.
     ///
@@ -200,11 +181,11 @@ impl Manifest {
         // The stable sort: it gains from long sorted runs, which is what a walk over folders delivers.
         entries.sort_by(|left, right| left.path.cmp(&right.path));
         let piece_len = piece_len_for(&file_lens(&entries));
-        Ok(Self::from_sorted(name, layout, piece_len, entries)?.0)
+        Self::from_sorted(name, layout, piece_len, entries)
     }
 
-    /// Reads canonical bytes. What a remote sends is safe to give here: memory grows with the entries that are
-    /// really there, never with what a length claims, and the time is linear.
+    /// Reads canonical bytes. What a remote sends is safe to give here: the time is linear, and what is refused takes at
+    /// most four times the memory of `bytes`, whatever lengths claim.
     ///
     /// # Errors
     /// When the bytes do not decode, break a rule of [`ManifestError`], or are not the canonical ones.
@@ -224,20 +205,21 @@ impl Manifest {
             });
         }
         let name = Name::parse(header.name)?;
-        let mut entries = Vec::new();
+        let canonical = [vec![VERSION], encoding::encode(&header)].concat();
+        if !bytes.starts_with(&canonical) {
+            return Err(ManifestError::NotCanonical);
+        }
+        // Twice over the bytes: there is no room made for entries before it is known that all of them will stay.
+        let rules = Rules::new(&name, header.layout);
+        let file_lens = records::check_all(cursor.clone(), bytes, header.entry_count, rules)?;
+        let geometry = Geometry::new(header.piece_len, &file_lens)?;
+        drop(file_lens);
+        let mut entries = Vec::with_capacity(header.entry_count as usize);
         for _ in 0..header.entry_count {
             entries.push(cursor.take::<Record<'_>>()?.try_into()?);
         }
-        cursor.finish()?;
-        if !entries.is_sorted_by(|left: &Entry, right| left.path <= right.path) {
-            return Err(ManifestError::NotCanonical);
-        }
-        let (manifest, canonical) =
-            Self::from_sorted(name, header.layout, header.piece_len, entries)?;
-        if canonical != bytes {
-            return Err(ManifestError::NotCanonical);
-        }
-        Ok(manifest)
+        let id = ShareId::from_digest(Digest::of(bytes));
+        Ok(Self::from_parts(name, header.layout, entries, geometry, id))
     }
 
     /// The canonical bytes: at most 64 MiB, and their SHA-256 is the id.
@@ -311,20 +293,18 @@ impl Manifest {
             .map(|file| (file, self.file(file)))
     }
 
-    /// Checks everything but the number and order of `entries`; returns the canonical bytes too.
+    /// Checks everything but the number of `entries`.
     fn from_sorted(
         name: Name,
         layout: Layout,
         piece_len: u32,
         entries: Vec<Entry>,
-    ) -> Result<(Self, Vec<u8>), ManifestError> {
-        check_entries(&name, layout, &entries)?;
-        let geometry = Geometry::new(piece_len, &file_lens(&entries))?;
-        let files = (0_u32..)
-            .zip(&entries)
-            .filter(|(_, entry)| matches!(entry.kind, EntryKind::File { .. }))
-            .map(|(index, _)| index)
-            .collect();
+    ) -> Result<Self, ManifestError> {
+        let mut rules = Rules::new(&name, layout);
+        for entry in &entries {
+            rules.check(&Record::from(entry))?;
+        }
+        let geometry = Geometry::new(piece_len, &rules.finish()?)?;
         let canonical = encode_parts(&name, layout, piece_len, &entries);
         if canonical.len() > MANIFEST_LEN_MAX {
             return Err(ManifestError::TooLong {
@@ -332,61 +312,31 @@ impl Manifest {
             });
         }
         let id = ShareId::from_digest(Digest::of(&canonical));
-        Ok((
-            Self {
-                name,
-                layout,
-                entries,
-                files,
-                geometry,
-                id,
-            },
-            canonical,
-        ))
+        Ok(Self::from_parts(name, layout, entries, geometry, id))
     }
-}
 
-fn check_entries(name: &Name, layout: Layout, entries: &[Entry]) -> Result<(), ManifestError> {
-    // In path order what lies below a path follows it directly, so neighbours tell everything.
-    for pair in entries.windows(2) {
-        let (path, next) = (&pair[0].path, &pair[1].path);
-        if path == next {
-            return Err(ManifestError::Duplicate { path: path.clone() });
+    fn from_parts(
+        name: Name,
+        layout: Layout,
+        entries: Vec<Entry>,
+        geometry: Geometry,
+        id: ShareId,
+    ) -> Self {
+        let mut files = Vec::with_capacity(geometry.file_count() as usize);
+        files.extend(
+            (0_u32..)
+                .zip(&entries)
+                .filter(|(_, entry)| matches!(entry.kind, EntryKind::File { .. }))
+                .map(|(index, _)| index),
+        );
+        Self {
+            name,
+            layout,
+            entries,
+            files,
+            geometry,
+            id,
         }
-        if next.is_below(path) {
-            return Err(ManifestError::NotAFolder { path: path.clone() });
-        }
-    }
-    for Entry { path, kind } in entries {
-        match kind {
-            EntryKind::File { len, root, .. } if root.is_none() != (*len == 0) => {
-                return Err(ManifestError::Root {
-                    path: path.clone(),
-                    len: *len,
-                });
-            }
-            EntryKind::Symlink { target } if !is_symlink_target_inside(path, target) => {
-                let target = target.clone();
-                return Err(ManifestError::SymlinkTarget {
-                    path: path.clone(),
-                    target,
-                });
-            }
-            _ => {}
-        }
-    }
-    match (layout, entries) {
-        (Layout::Folder, _) => Ok(()),
-        (
-            Layout::File,
-            [
-                Entry {
-                    path,
-                    kind: EntryKind::File { .. },
-                },
-            ],
-        ) if path.as_str() == name.as_str() => Ok(()),
-        (Layout::File, _) => Err(ManifestError::NotOneFile { name: name.clone() }),
     }
 }
 
@@ -416,55 +366,12 @@ fn encode_parts(name: &Name, layout: Layout, piece_len: u32, entries: &[Entry]) 
     bytes
 }
 
-impl<'a> From<&'a Entry> for Record<'a> {
-    fn from(entry: &'a Entry) -> Self {
-        let kind = match &entry.kind {
-            EntryKind::File {
-                len,
-                root,
-                executable,
-            } => RecordKind::File {
-                len: *len,
-                root: *root,
-                executable: *executable,
-            },
-            EntryKind::Symlink { target } => RecordKind::Symlink { target },
-            EntryKind::EmptyFolder => RecordKind::EmptyFolder,
-        };
-        Self {
-            path: entry.path.as_str(),
-            kind,
-        }
-    }
-}
-
-impl TryFrom<Record<'_>> for Entry {
-    type Error = PathError;
-
-    fn try_from(record: Record<'_>) -> Result<Self, Self::Error> {
-        let path = RelativePath::parse(record.path)?;
-        let kind = match record.kind {
-            RecordKind::File {
-                len,
-                root,
-                executable,
-            } => EntryKind::File {
-                len,
-                root,
-                executable,
-            },
-            RecordKind::Symlink { target } => EntryKind::Symlink {
-                target: target.to_owned(),
-            },
-            RecordKind::EmptyFolder => EntryKind::EmptyFolder,
-        };
-        Ok(Self { path, kind })
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    use super::{super::testing::Numbers, *};
+    use super::{
+        super::{records::RecordKind, testing::Numbers},
+        *,
+    };
 
     fn entry(path: &str, kind: EntryKind) -> Entry {
         Entry {

@@ -26,6 +26,7 @@ mod link;
 mod manifest;
 mod merkle;
 mod path;
+mod records;
 #[cfg(test)]
 mod testing;
 
@@ -62,5 +63,5 @@ pub use link::{LINK_ADDRESSES_MAX, Link, LinkError, LinkHints, Multiaddr, PeerId
 
 // How all of it, and every message, becomes bytes.
 pub use encoding::{
-    BorrowDecode, Cursor, Decode, DecodeError, Encode, decode, encode, encode_onto,
+    AtMost, BorrowDecode, Cursor, Decode, DecodeError, Encode, decode, encode, encode_onto,
 };

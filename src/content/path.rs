@@ -134,24 +134,33 @@ impl RelativePath {
     /// Whether this path lies below `folder`, at any depth; false for the folder itself.
     #[must_use]
     pub fn is_below(&self, folder: &Self) -> bool {
-        self.0
-            .strip_prefix(&*folder.0)
-            .is_some_and(|rest| rest.starts_with('/'))
+        is_below(&self.0, &folder.0)
     }
+}
+
+/// As [`RelativePath::is_below`], of paths that are checked and not kept.
+pub(super) fn is_below(path: &str, folder: &str) -> bool {
+    path.strip_prefix(folder)
+        .is_some_and(|rest| rest.starts_with('/'))
+}
+
+/// The order of paths, of some that are checked and not kept.
+pub(super) fn compare(ours: &str, theirs: &str) -> Ordering {
+    let (ours, theirs) = (ours.as_bytes(), theirs.as_bytes());
+    let shared = ours
+        .iter()
+        .zip(theirs)
+        .take_while(|(left, right)| left == right)
+        .count();
+    // No element holds a byte 0, so a separator that counts as 0 sorts before every longer element.
+    let sortable = |byte: &u8| if *byte == b'/' { 0 } else { *byte };
+    let (ours, theirs) = (ours.get(shared), theirs.get(shared));
+    ours.map(sortable).cmp(&theirs.map(sortable))
 }
 
 impl Ord for RelativePath {
     fn cmp(&self, other: &Self) -> Ordering {
-        let (ours, theirs) = (self.0.as_bytes(), other.0.as_bytes());
-        let shared = ours
-            .iter()
-            .zip(theirs)
-            .take_while(|(left, right)| left == right)
-            .count();
-        // No element holds a byte 0, so a separator that counts as 0 sorts before every longer element.
-        let sortable = |byte: &u8| if *byte == b'/' { 0 } else { *byte };
-        let (ours, theirs) = (ours.get(shared), theirs.get(shared));
-        ours.map(sortable).cmp(&theirs.map(sortable))
+        compare(&self.0, &other.0)
     }
 }
 
@@ -230,8 +239,13 @@ impl fmt::Debug for Name {
 /// ones, so that much is safe; a `..` after a name could follow another symlink first and then climb out.
 #[must_use]
 pub fn is_symlink_target_inside(link: &RelativePath, target: &str) -> bool {
+    is_inside(&link.0, target)
+}
+
+/// As [`is_symlink_target_inside`], of a path that is checked and not kept.
+pub(super) fn is_inside(link: &str, target: &str) -> bool {
     let mut rest = target;
-    let mut depth = link.elements().count() - 1;
+    let mut depth = link.split('/').count() - 1;
     loop {
         let is_parent = rest == ".." || rest.starts_with("../");
         if !is_parent {
@@ -282,7 +296,8 @@ fn is_hostile(character: char) -> bool {
         )
 }
 
-fn check_path(text: &str) -> Result<(), PathError> {
+/// Whether `text` obeys the rules of [`PathError`].
+pub(super) fn check_path(text: &str) -> Result<(), PathError> {
     if text.is_empty() {
         return Err(PathError::Empty);
     }

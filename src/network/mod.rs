@@ -33,6 +33,8 @@ use tokio_util::task::TaskTracker;
 pub use dial_error::{DialError, DialFailure};
 pub use identity::{HomeError, Keypair, Lease, LiveRecord, host_folder, lease, live_neighbours};
 pub use peer_record::{PeerRecord, RecordError};
+#[doc(hidden)] // Only for the tests that feed it what anybody may send.
+pub use provider_store::{ProviderStore, Rejected};
 
 use driver::{Command, Driver};
 

@@ -44,7 +44,7 @@ const KEY_LEN: usize = 32;
 
 /// Why a foreign record was not stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Rejected {
+pub enum Rejected {
     /// The key is not 32 bytes long: not one of ours.
     KeyLength,
     /// The peer has announced its 64 keys.
@@ -72,7 +72,7 @@ struct Providers {
 
 /// The store; see the file header.
 #[derive(Debug)]
-pub(super) struct ProviderStore {
+pub struct ProviderStore {
     local_peer: PeerId,
     own: BTreeMap<Vec<u8>, ProviderRecord>,
     foreign: HashMap<Vec<u8>, Providers>,
@@ -86,7 +86,7 @@ pub(super) struct ProviderStore {
 
 impl ProviderStore {
     /// An empty store of the node `local_peer`; `seed` decides which providers are sampled and replaced.
-    pub(super) fn new(local_peer: PeerId, seed: u64) -> Self {
+    pub fn new(local_peer: PeerId, seed: u64) -> Self {
         Self {
             local_peer,
             own: BTreeMap::new(),
@@ -103,7 +103,10 @@ impl ProviderStore {
     ///
     /// A full key makes room in its most crowded network prefix, a full store at a random key: a flood replaces
     /// mostly itself.
-    pub(super) fn admit(
+    ///
+    /// # Errors
+    /// [`Rejected`], with nothing stored.
+    pub fn admit(
         &mut self,
         mut record: ProviderRecord,
         from: Option<IpAddr>,
@@ -155,7 +158,7 @@ impl ProviderStore {
     }
 
     /// Forgets what has expired. Call it about once a minute: expired records are never served meanwhile.
-    pub(super) fn sweep(&mut self, now: Instant) {
+    pub fn sweep(&mut self, now: Instant) {
         let keys = self.order.clone();
         for key in keys {
             self.forget(&key, |provider| provider.expires <= now);

@@ -112,7 +112,9 @@ pub(super) fn tell_peers(actor: &mut Actor, now: Instant) {
     let own = actor.hub.own_records();
     for (peer, records) in actor.exchange.due(now, &own, &mut rand::rng()) {
         if let Some(linked) = actor.linked.get(&peer) {
-            let message = ShareMessage::Peers { records };
+            let message = ShareMessage::Peers {
+                records: records.into(),
+            };
             linked.session.send(&actor.share, message);
         }
     }

@@ -20,6 +20,7 @@ mod os;
 mod part;
 mod recent;
 mod record;
+mod replayed;
 mod scan;
 mod scratch;
 mod source;
@@ -41,6 +42,8 @@ pub use globs::Globs;
 pub use import::{ImportOptions, ImportProgress, Imported, import};
 pub use memory::MemoryStore;
 pub use part::{PartFolder, Resumable};
+#[doc(hidden)] // Only for the tests that feed it what a disk may hold.
+pub use replayed::{Replayed, replayed};
 pub use scan::{SkipReason, Skipped};
 pub use scratch::Scratch;
 pub use source::SourceStore;

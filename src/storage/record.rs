@@ -25,7 +25,7 @@ use crate::content::{Digest, FileIndex, Geometry, PieceIndex, ShareId};
 /// First bytes of the file; another version gets another number, and a reader that does not know it holds nothing.
 const MAGIC: &[u8; 16] = b"shoal record 1\n\0";
 /// Bytes before the first entry.
-const HEADER_LEN: usize = MAGIC.len() + 32;
+pub(super) const HEADER_LEN: usize = MAGIC.len() + 32;
 /// Bytes of checksum per entry: a torn entry passes once in 2^32, and then only if it also names a valid piece.
 const CHECK_LEN: usize = 4;
 /// Longest entry without its checksum.
@@ -242,7 +242,12 @@ enum Raw {
 }
 
 /// Reads entries until the bytes end or stop making sense; the second value is where.
-fn replay(bytes: &[u8], salt: &Digest, geometry: &Geometry, boot: &[u8; 16]) -> (Replay, usize) {
+pub(super) fn replay(
+    bytes: &[u8],
+    salt: &Digest,
+    geometry: &Geometry,
+    boot: &[u8; 16],
+) -> (Replay, usize) {
     let mut state = Replay::default();
     // Offset of the entry behind each doubtful thing, for `Synced`.
     let mut pieces: BTreeMap<PieceIndex, u64> = BTreeMap::new();

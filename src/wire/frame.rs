@@ -144,7 +144,7 @@ mod tests {
                 count: 64,
             }),
             share(ShareMessage::Peers {
-                records: vec![vec![1, 2, 3], vec![]],
+                records: vec![vec![1, 2, 3], vec![]].into(),
             }),
             share(ShareMessage::GetInfo),
         ]

@@ -4,7 +4,7 @@
 //! is the only part the engine meets. New variants are added at the end only: the position is the tag
 //! on the wire. Piece bytes never travel here, they have the data stream (`data.rs`).
 
-use crate::content::{Decode, Encode, PieceIndex};
+use crate::content::{AtMost, Decode, Encode, PieceIndex};
 
 /// Version of the messages below, sent in [`Hello`]; peers with another major version do not meet,
 /// because the protocol names differ.
@@ -161,7 +161,7 @@ pub enum ShareMessage {
     /// Addresses of other peers of this share: libp2p signed peer records, protobuf encoded.
     Peers {
         /// The records, each at most [`RECORD_LEN_MAX`] bytes; at most [`RECORDS_MAX`].
-        records: Vec<Vec<u8>>,
+        records: AtMost<Vec<u8>, RECORDS_MAX>,
     },
     /// Please send the share info, hints beside the manifest, on the data stream.
     GetInfo,

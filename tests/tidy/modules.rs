@@ -9,6 +9,9 @@ use super::tree::Tree;
 /// Files the compiler starts from; in the folder of a root, modules lie beside it.
 const ROOTS: &[&str] = &["src/lib.rs", "src/main.rs", "tests/suite.rs"];
 
+/// Below it every file is a root as well: the programs of the package that `scripts/fuzz` builds.
+const PROGRAMS: &str = "tests/fuzz/fuzz_targets/";
+
 /// Every `.rs` file below `src` and `tests` is part of a build.
 pub(crate) fn unreached_files(tree: &Tree) -> Vec<String> {
     let mut reached: BTreeSet<String> = BTreeSet::new();
@@ -32,7 +35,7 @@ pub(crate) fn unreached_files(tree: &Tree) -> Vec<String> {
         .rust("src/")
         .chain(tree.rust("tests/"))
         .map(|(path, _)| path);
-    all.filter(|path| !reached.contains(*path))
+    all.filter(|path| !reached.contains(*path) && !path.starts_with(PROGRAMS))
         .map(|path| {
             format!(
                 "{path}:1: no `mod` line reaches this file: name it in its parent, or delete it"

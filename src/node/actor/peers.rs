@@ -167,7 +167,7 @@ impl Actor {
             ShareMessage::Peers { records } => {
                 let now = Instant::now();
                 if self.exchange.may_speak(now, &peer) {
-                    perform::check_records(self, session, records);
+                    perform::check_records(self, session, records.into_vec());
                 }
             }
             message => self.engine_of(session, |peer| Input::Message { peer, message }),

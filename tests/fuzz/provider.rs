@@ -1,0 +1,116 @@
+//! What strangers announce in the distributed hash table, and whom we name when asked: the filter in between.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{IpAddr, Ipv4Addr};
+use std::sync::LazyLock;
+use std::time::{Duration, Instant};
+
+use libp2p::kad::store::RecordStore;
+use libp2p::kad::{ProviderRecord, RecordKey};
+use libp2p::{Multiaddr, PeerId};
+use shoal::content::Digest;
+use shoal::network::ProviderStore;
+
+/// What the protocol document promises of an answer.
+const ANSWER_LEN_MAX: usize = 20;
+const ADDRESSES_MAX: usize = 8;
+
+/// Somebody of each number; the first is ourselves.
+static PEERS: LazyLock<Vec<PeerId>> = LazyLock::new(|| {
+    let peer = |number| {
+        let digest = Digest::of(&[number]);
+        PeerId::from_bytes(&[&[0x12, 32], &digest.as_bytes()[..]].concat()).expect("a hash")
+    };
+    (0..=u8::MAX).map(peer).collect()
+});
+
+/// A key of ours, or of the length `len`.
+fn key(number: u8, len: usize) -> RecordKey {
+    RecordKey::new(&vec![number; len])
+}
+
+/// Announcements in one input, so that none takes long.
+const STEPS_MAX: usize = 200;
+
+/// Announcements one after the other: who, which of four keys, from where, with which addresses, and how much later.
+pub(super) fn provider(data: &[u8]) {
+    let (own, others) = PEERS.split_first().expect("256 of them");
+    let mut store = ProviderStore::new(*own, 7);
+    let mut now = Instant::now();
+    store
+        .add_provider(ProviderRecord::new(key(0, 32), *own, Vec::new()))
+        .expect("our own");
+    let mut announced: BTreeMap<RecordKeyBytes, BTreeSet<PeerId>> = BTreeMap::new();
+    let mut rest = data;
+    for _ in 0..STEPS_MAX {
+        let Some((&[what, who, from, later], after)) = rest.split_first_chunk::<4>() else {
+            break;
+        };
+        let len = usize::from(what >> 4).min(after.len());
+        let (bytes, after) = after.split_at(len);
+        rest = after;
+        now += Duration::from_secs(u64::from(later));
+        let peer = others[usize::from(who) % others.len()];
+        let key = match what % 8 {
+            7 => key(what, usize::from(who)),
+            number => key(number % 4, 32),
+        };
+        let addresses = match Multiaddr::try_from(bytes.to_vec()) {
+            Ok(address) => vec![address; 1 + usize::from(what % 16)],
+            Err(_) => Vec::new(),
+        };
+        let from = (from > 0).then(|| IpAddr::from(Ipv4Addr::new(from, from / 2, 1, from)));
+        match what % 8 {
+            6 => store.sweep(now),
+            5 => store.remove_provider(&key, &peer),
+            _ => {
+                let record = ProviderRecord::new(key.clone(), peer, addresses);
+                let is_admitted = store.admit(record, from, now).is_ok();
+                assert!(
+                    !is_admitted || key.to_vec().len() == 32,
+                    "a key of another length"
+                );
+                if is_admitted {
+                    announced.entry(key.to_vec()).or_default().insert(peer);
+                    let answer = store.providers(&key);
+                    let others = answer.iter().filter(|record| record.provider != *own);
+                    assert!(others.count() > 0, "who was admitted last is known");
+                }
+            }
+        }
+        if what % 8 < 7 {
+            check(&store, own, &announced, what % 4);
+        }
+    }
+    for number in 0..4 {
+        check(&store, own, &announced, number);
+    }
+}
+
+type RecordKeyBytes = Vec<u8>;
+
+/// What is known of the key of this number.
+fn check(
+    store: &ProviderStore,
+    own: &PeerId,
+    announced: &BTreeMap<RecordKeyBytes, BTreeSet<PeerId>>,
+    number: u8,
+) {
+    let ours = store.provided().count();
+    assert_eq!(ours, 1, "our own announcement is never lost");
+    let key = key(number, 32);
+    let answer = store.providers(&key);
+    let is_ours = answer.first().is_some_and(|record| record.provider == *own);
+    assert_eq!(is_ours, number == 0, "we are named first, for our own key");
+    let most = ANSWER_LEN_MAX + usize::from(is_ours);
+    assert!(answer.len() <= most, "{}", answer.len());
+    let named: BTreeSet<PeerId> = answer.iter().map(|record| record.provider).collect();
+    assert_eq!(named.len(), answer.len(), "nobody is named twice");
+    let known = announced.get(&key.to_vec());
+    for record in answer.iter().skip(usize::from(is_ours)) {
+        assert_eq!(record.key, key);
+        assert!(record.addresses.len() <= ADDRESSES_MAX);
+        let is_known = known.is_some_and(|known| known.contains(&record.provider));
+        assert!(is_known, "who never said so");
+    }
+}
