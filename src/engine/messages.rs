@@ -354,17 +354,21 @@ mod tests {
 
     /// A transfer that holds nothing, with one peer.
     fn transfer() -> Transfer {
+        let mut transfer = transfer_of(Bitfield::new(PIECES), None);
+        say(&mut transfer, None);
+        transfer
+    }
+
+    fn transfer_of(held: Bitfield, wanted: Option<Bitfield>) -> Transfer {
         let geometry = Geometry::new(1 << 16, &[u64::from(PIECES) << 16]).expect("allowed");
         let config = TransferConfig {
             geometry,
-            held: Bitfield::new(PIECES),
-            wanted: None,
+            held,
+            wanted,
             sequential: false,
             random: Random::seed_from_u64(1),
         };
-        let mut transfer = Transfer::new(START, config);
-        say(&mut transfer, None);
-        transfer
+        Transfer::new(START, config)
     }
 
     /// What comes of the peer's arrival, or of what it says.
@@ -519,5 +523,29 @@ mod tests {
             message,
         };
         assert!(outputs.contains(&refuse), "{outputs:?}");
+    }
+
+    #[test]
+    fn a_piece_lost_before_it_was_announced_is_not_announced() {
+        let mut transfer = transfer();
+        let (peer, piece) = (PEER, COMING);
+        transfer.handle(START, Input::PieceStored { peer, piece });
+        let (first, count) = (piece, 1);
+        transfer.handle(START, Input::PiecesLost { first, count });
+        transfer.handle(at(1_000), Input::Tick);
+        let said: Vec<Output> = std::iter::from_fn(|| transfer.poll_output()).collect();
+        let runs = vec![Run::one(piece)];
+        let message = ShareMessage::Have { runs };
+        assert!(!said.contains(&Output::Send { peer, message }), "{said:?}");
+    }
+
+    #[test]
+    fn who_holds_all_it_chose_suggests_nothing_of_what_it_did_not_choose() {
+        let mut held = Bitfield::new(PIECES);
+        held.insert(PieceIndex::new(1));
+        let mut transfer = transfer_of(held.clone(), Some(held));
+        let said = say(&mut transfer, None);
+        let is_suggestion = |output: &Output| matches!(output, Output::Send { message: ShareMessage::Suggest { piece }, .. } if *piece != 1);
+        assert!(!said.iter().any(is_suggestion), "{said:?}");
     }
 }

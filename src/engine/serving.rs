@@ -45,6 +45,9 @@ impl Transfer {
             return;
         }
         self.completed = false;
+        // Nobody was told of these yet: nobody has to be told the contrary.
+        let held = self.pieces.held();
+        self.haves.retain(|piece| held.contains(*piece));
         for piece in &lost {
             for peer in self.upload.withdraw(*piece) {
                 self.send(
@@ -118,6 +121,10 @@ impl Transfer {
             return;
         }
         let lacking = |piece| {
+            // Its file may have changed since, or its last bytes not have come.
+            if !self.pieces.held().contains(piece) && !self.pieces.is_coming(piece) {
+                return Vec::new();
+            }
             let lacks =
                 |state: &Peer| !state.holdings.contains(piece) && !state.download.is_quiet(now);
             let lacking = self.peers.iter().filter(|(_, state)| lacks(state));
@@ -139,7 +146,7 @@ struct SwarmView<'a> {
 
 impl View for SwarmView<'_> {
     fn is_seed(&self) -> bool {
-        self.pieces.is_complete()
+        self.pieces.held().is_full()
     }
 
     fn len_of(&self, piece: PieceIndex) -> u32 {

@@ -26,8 +26,8 @@ struct Peer {
 pub(super) struct Model {
     geometry: Geometry,
     held: Bitfield,
-    /// Held once and then lost.
-    lost: BTreeSet<PieceIndex>,
+    /// Arrived and neither stored nor found corrupt.
+    checking: BTreeSet<PieceIndex>,
     wanted: Option<Bitfield>,
     peers: BTreeMap<PeerKey, Peer>,
     heard_of: BTreeSet<PeerKey>,
@@ -56,7 +56,7 @@ impl Model {
         Self {
             geometry,
             held,
-            lost: BTreeSet::new(),
+            checking: BTreeSet::new(),
             wanted,
             peers: BTreeMap::new(),
             heard_of: BTreeSet::new(),
@@ -106,14 +106,18 @@ impl Model {
             }
             Input::PeerDown { peer, .. } => drop(self.peers.remove(peer)),
             Input::Message { peer, message } => self.on_heard(*peer, message),
-            Input::PieceArrived { peer, piece } => self.forget(*peer, *piece),
-            Input::PieceStored { piece, .. } => drop(self.held.insert(*piece)),
+            Input::PieceArrived { peer, piece } => {
+                self.forget(*peer, *piece);
+                self.checking.insert(*piece);
+            }
+            Input::PieceStored { piece, .. } => {
+                self.checking.remove(piece);
+                self.held.insert(*piece);
+            }
+            Input::PieceCorrupt { piece, .. } => drop(self.checking.remove(piece)),
             Input::PiecesLost { first, count } => {
                 for piece in first.get()..first.get() + count {
-                    let piece = PieceIndex::new(piece);
-                    if self.held.remove(piece) {
-                        self.lost.insert(piece);
-                    }
+                    self.held.remove(PieceIndex::new(piece));
                 }
             }
             Input::ServiceEnded { peer, piece, .. } => {
@@ -124,7 +128,6 @@ impl Model {
             Input::Tick
             | Input::ConnectFailed { .. }
             | Input::Received { .. }
-            | Input::PieceCorrupt { .. }
             | Input::Sent { .. } => {}
         }
     }
@@ -163,6 +166,10 @@ impl Model {
                 ) {
                     state.announced.insert(piece);
                 }
+            }
+            // It may be asked for before it is announced.
+            ShareMessage::Suggest { piece } if *piece < count => {
+                state.announced.insert(PieceIndex::new(*piece));
             }
             ShareMessage::Reject { piece, .. } if *piece < count => {
                 self.forget(peer, PieceIndex::new(*piece));
@@ -220,11 +227,19 @@ impl Model {
     fn on_said(&mut self, peer: PeerKey, message: &ShareMessage) {
         let Self {
             held,
-            lost,
+            checking,
             wanted,
             peers,
             ..
         } = self;
+        let suggested = match message {
+            ShareMessage::Suggest { piece } => Some(PieceIndex::new(*piece)),
+            _ => None,
+        };
+        let is_asked = |piece| peers.values().any(|peer| peer.asked.contains(&piece));
+        let will_have = suggested.is_some_and(|piece| {
+            held.contains(piece) || checking.contains(&piece) || is_asked(piece)
+        });
         let there = peers.get_mut(&peer).expect(THERE);
         match message {
             ShareMessage::Request { runs } => {
@@ -253,10 +268,9 @@ impl Model {
                     there.asked.retain(|asked| *asked != piece);
                 }
             }
-            // Open: what is lost between its arrival and the next announcement is announced all the same, and suggested.
             ShareMessage::Have { runs } => {
                 assert!(
-                    pieces(runs).all(|piece| held.contains(piece) || lost.contains(&piece)),
+                    pieces(runs).all(|piece| held.contains(piece)),
                     "announces what it does not hold"
                 );
             }
@@ -275,11 +289,8 @@ impl Model {
                     "holds it still"
                 );
             }
-            // Open: who chose some pieces only and holds them suggests first copies of the others as well.
             ShareMessage::Suggest { piece } => {
-                let piece = PieceIndex::new(*piece);
-                let may = held.contains(piece) || lost.contains(&piece) || wanted.is_some();
-                assert!(may, "suggests {piece}");
+                assert!(will_have, "suggests {piece}, which it will not have");
             }
             ShareMessage::Serving { piece } => {
                 assert!(held.len() > *piece, "there is no piece {piece}");
