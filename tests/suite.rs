@@ -12,6 +12,7 @@ mod crash;
 mod discovery;
 mod disk;
 mod fuzz;
+mod hostile;
 mod interfaces;
 mod io_errors;
 mod lock;

@@ -187,6 +187,8 @@ impl From<FetchError> for Failure {
                 .hint("run the same command again to resume, when somebody shares what is missing"),
             FetchError::NotOneFile => Self::new(ExitCode::Usage, message)
                 .hint("fetch it into a folder, with `--dir` or `--output`"),
+            FetchError::Share(_) => Self::new(ExitCode::Exists, message)
+                .hint("no other seeder of this share has another list of files: ask who made it"),
             FetchError::Node(error) => error.into(),
             FetchError::Storage(StorageError::NothingChosen) => {
                 Self::new(ExitCode::Usage, format!("{message} `--only`"))

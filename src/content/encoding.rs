@@ -118,6 +118,11 @@ fn decode_within<T: Decode<()>, const CLAIM_MAX: usize>(
 pub struct AtMost<T, const MAX: usize>(Vec<T>);
 
 impl<T, const MAX: usize> AtMost<T, MAX> {
+    /// The elements.
+    pub fn as_slice(&self) -> &[T] {
+        &self.0
+    }
+
     /// The list as it is.
     #[must_use]
     pub fn into_vec(self) -> Vec<T> {

@@ -367,6 +367,9 @@ fn encode_parts(name: &Name, layout: Layout, piece_len: u32, entries: &[Entry]) 
 }
 
 #[cfg(test)]
+mod names;
+
+#[cfg(test)]
 mod tests {
     use super::{
         super::{records::RecordKind, testing::Numbers},

@@ -15,6 +15,9 @@ pub const PATH_DEPTH_MAX: usize = 64;
 /// Most bytes of one element: what common file systems hold.
 pub const ELEMENT_LEN_MAX: usize = 255;
 
+/// Characters that an error shows of a path that is too long.
+const BEGINNING_LEN: usize = 60;
+
 /// Why text is not a path or name of a share. Shown with hostile characters escaped.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum PathError {
@@ -22,8 +25,13 @@ pub enum PathError {
     #[error("empty path")]
     Empty,
     /// More than 4,096 bytes.
-    #[error("path of {len} bytes where at most {PATH_LEN_MAX} are allowed")]
+    #[error(
+        "path of {len} bytes where at most {PATH_LEN_MAX} are allowed, it begins `{}`",
+        escape_hostile(beginning)
+    )]
     TooLong {
+        /// Its first characters.
+        beginning: String,
         /// Its bytes.
         len: usize,
     },
@@ -202,7 +210,7 @@ impl Name {
             return Err(PathError::Empty);
         }
         if text.len() > PATH_LEN_MAX {
-            return Err(PathError::TooLong { len: text.len() });
+            return Err(too_long(text));
         }
         if text.contains('/') {
             return Err(PathError::Forbidden {
@@ -302,7 +310,7 @@ pub(super) fn check_path(text: &str) -> Result<(), PathError> {
         return Err(PathError::Empty);
     }
     if text.len() > PATH_LEN_MAX {
-        return Err(PathError::TooLong { len: text.len() });
+        return Err(too_long(text));
     }
     if text.starts_with('/') {
         return Err(PathError::Absolute { path: text.into() });
@@ -316,6 +324,13 @@ pub(super) fn check_path(text: &str) -> Result<(), PathError> {
         check_element(element, text)?;
     }
     Ok(())
+}
+
+fn too_long(text: &str) -> PathError {
+    PathError::TooLong {
+        beginning: text.chars().take(BEGINNING_LEN).collect(),
+        len: text.len(),
+    }
 }
 
 fn check_element(element: &str, path: &str) -> Result<(), PathError> {

@@ -47,6 +47,14 @@ pub(super) fn endpoint(address: &Multiaddr) -> Option<(Carrier, SocketAddr)> {
     }
 }
 
+/// The address of an [`endpoint`], without `/p2p/`.
+pub(super) fn multiaddr((carrier, socket): (Carrier, SocketAddr)) -> Multiaddr {
+    match carrier {
+        Carrier::Tcp => Multiaddr::from(socket.ip()).with(Protocol::Tcp(socket.port())),
+        Carrier::Quic => quic_beside(socket),
+    }
+}
+
 /// The IP address and port of an address that [`endpoint`] understands.
 pub(super) fn socket_address(address: &Multiaddr) -> Option<SocketAddr> {
     endpoint(address).map(|(_, socket)| socket)

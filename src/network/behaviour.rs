@@ -26,8 +26,11 @@ const AGENT_LEN_MAX: usize = 64;
 /// Handshakes under way, inbound and outbound: each costs a key exchange.
 const PENDING_MAX: u32 = 64;
 
-/// Connections in all: a table of 40 peers per share, Kademlia's neighbours, and room for newcomers.
-const ESTABLISHED_MAX: u32 = 256;
+/// Connections that others begin: a table of 40 peers per share, Kademlia's neighbours, and room for newcomers.
+const INBOUND_MAX: u32 = 256;
+
+/// Connections in all: what strangers fill leaves room for those that we begin.
+const ESTABLISHED_MAX: u32 = INBOUND_MAX + 64;
 
 /// Connections per peer. Both sides may dial at once, and one of two may be dead without knowing: with 1 each side would
 /// close the other's.
@@ -60,6 +63,7 @@ impl Behaviour {
                 ConnectionLimits::default()
                     .with_max_pending_incoming(Some(PENDING_MAX))
                     .with_max_pending_outgoing(Some(PENDING_MAX))
+                    .with_max_established_incoming(Some(INBOUND_MAX))
                     .with_max_established(Some(ESTABLISHED_MAX))
                     .with_max_established_per_peer(Some(PER_PEER_MAX)),
             ),

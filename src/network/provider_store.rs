@@ -5,27 +5,30 @@
 
 use std::borrow::Cow;
 use std::cell::RefCell;
-use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, HashMap};
 use std::iter;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
 use libp2p::PeerId;
 use libp2p::kad::store::{Error, RecordStore, Result as StoreResult};
 use libp2p::kad::{ProviderRecord, Record, RecordKey};
+use rand::SeedableRng;
 use rand::rngs::StdRng;
 use rand::seq::{IndexedRandom, SliceRandom};
-use rand::{RngExt, SeedableRng};
 
-use super::addresses::{ADDRESSES_PER_PEER_MAX, socket_address};
+use super::addresses::{ADDRESSES_PER_PEER_MAX, Carrier, endpoint, multiaddr};
 
 /// How long an announcement is believed. Announcers repeat it every 20 minutes, so two may get lost.
 pub(super) const PROVIDER_TTL: Duration = Duration::from_secs(60 * 60);
 
-/// Foreign keys kept: what a node of a network with a million shares is responsible for, with room; about 100 MiB when
-/// every key is full, which the limits below make unlikely.
-const KEYS_MAX: usize = 16_384;
+/// Foreign records kept: 18 MiB of them if each has its own key and its own source, as a flood makes them. A node of a
+/// network of 100,000 is responsible for some hundred. Just what a hash table of 32,768 places holds.
+const RECORDS_MAX: usize = 28_672;
+
+/// Records looked at to find one that makes room in a full store. More find the busiest source more surely; of these
+/// sixteen all belong to honest peers only where hardly anybody else is.
+const CANDIDATES: usize = 16;
 
 /// Foreign keys one peer may announce here. An honest one spreads its keys over the whole network.
 const KEYS_PER_SOURCE_MAX: u32 = 64;
@@ -51,15 +54,23 @@ pub enum Rejected {
     SourceFull,
     /// Its network has its 256 records.
     PrefixFull,
+    /// There is no room, and the peer has more records here than whoever would make it.
+    Busiest,
 }
 
 /// A public /24 or /48; `None` stands for loopback, private and unknown addresses, which have no quota.
 type Prefix = Option<IpAddr>;
 
+type ForeignKey = [u8; KEY_LEN];
+
+/// A foreign record without its key. Addresses are kept as what they say: a list of libp2p takes three times as much.
 #[derive(Debug)]
 struct Provider {
-    record: ProviderRecord,
+    peer: PeerId,
+    addresses: Box<[(Carrier, SocketAddr)]>,
     prefix: Prefix,
+    /// Number of the record in the order they came; a renewal keeps it.
+    since: u64,
     expires: Instant,
 }
 
@@ -75,9 +86,13 @@ struct Providers {
 pub struct ProviderStore {
     local_peer: PeerId,
     own: BTreeMap<Vec<u8>, ProviderRecord>,
-    foreign: HashMap<Vec<u8>, Providers>,
+    foreign: HashMap<ForeignKey, Providers>,
     /// Every foreign key once, in no order: makes a random one cheap to choose.
-    order: Vec<Vec<u8>>,
+    order: Vec<ForeignKey>,
+    /// Foreign records in all.
+    record_count: usize,
+    /// Records that ever came: the next one's `since`.
+    arrivals: u64,
     per_source: HashMap<PeerId, u32>,
     per_prefix: HashMap<IpAddr, u32>,
     /// Answers differ by chance; a cell because libp2p asks through a shared reference, from the one task that owns us.
@@ -92,6 +107,8 @@ impl ProviderStore {
             own: BTreeMap::new(),
             foreign: HashMap::new(),
             order: Vec::new(),
+            record_count: 0,
+            arrivals: 0,
             per_source: HashMap::new(),
             per_prefix: HashMap::new(),
             rng: RefCell::new(StdRng::seed_from_u64(seed)),
@@ -101,59 +118,56 @@ impl ProviderStore {
     /// Stores or renews what a remote announced about itself, for [`PROVIDER_TTL`]. `from` is where its connection comes
     /// from, as far as known.
     ///
-    /// A full key makes room in its most crowded network prefix, a full store at a random key: a flood replaces
-    /// mostly itself.
+    /// A full key makes room in its most crowded network prefix, a full store at its busiest sources, and whoever is
+    /// busier than those gets none: a flood replaces mostly itself.
     ///
     /// # Errors
     /// [`Rejected`], with nothing stored.
     pub fn admit(
         &mut self,
-        mut record: ProviderRecord,
+        record: ProviderRecord,
         from: Option<IpAddr>,
         now: Instant,
     ) -> Result<(), Rejected> {
-        let key = record.key.to_vec();
-        if key.len() != KEY_LEN {
+        let Ok(key) = ForeignKey::try_from(record.key.as_ref() as &[u8]) else {
             return Err(Rejected::KeyLength);
-        }
-        record.addresses.truncate(ADDRESSES_PER_PEER_MAX);
-        let source = record.provider;
-        let prefix = from
-            .or_else(|| {
-                record
-                    .addresses
-                    .iter()
-                    .find_map(socket_address)
-                    .map(|socket| socket.ip())
-            })
-            .and_then(prefix_of);
-        let expires = now + PROVIDER_TTL;
-        record.expires = Some(expires);
+        };
+        let addresses: Box<[_]> = record
+            .addresses
+            .iter()
+            .take(ADDRESSES_PER_PEER_MAX)
+            .filter_map(endpoint)
+            .collect();
+        let claimed = addresses.first().map(|(_, socket)| socket.ip());
+        let mut newcomer = Provider {
+            peer: record.provider,
+            prefix: from.or(claimed).and_then(prefix_of),
+            addresses,
+            since: self.arrivals,
+            expires: now + PROVIDER_TTL,
+        };
+        self.arrivals += 1;
 
-        self.forget(&key, |provider| provider.record.provider == source);
-        if self
-            .per_source
-            .get(&source)
-            .is_some_and(|count| *count >= KEYS_PER_SOURCE_MAX)
-        {
+        if let Some(known) = self.known(&key, &newcomer.peer) {
+            if known.prefix == newcomer.prefix && known.expires > now {
+                newcomer.since = known.since;
+                *known = newcomer;
+                return Ok(());
+            }
+            self.forget(&key, |provider| provider.peer == newcomer.peer);
+        }
+        if self.records_of(&newcomer.peer) >= KEYS_PER_SOURCE_MAX {
             return Err(Rejected::SourceFull);
         }
-        let used = prefix.and_then(|prefix| self.per_prefix.get(&prefix));
+        let used = newcomer
+            .prefix
+            .and_then(|prefix| self.per_prefix.get(&prefix));
         if used.is_some_and(|count| *count >= RECORDS_PER_PREFIX_MAX) {
             return Err(Rejected::PrefixFull);
         }
-        self.make_room_at(&key, prefix, now);
-        if !self.foreign.contains_key(&key) && self.foreign.len() >= KEYS_MAX {
-            self.forget_random_key();
-        }
-        self.insert(
-            key,
-            Provider {
-                record,
-                prefix,
-                expires,
-            },
-        );
+        self.make_room_at(&key, &newcomer, now)?;
+        self.make_room(&newcomer, now)?;
+        self.insert(key, newcomer);
         Ok(())
     }
 
@@ -183,38 +197,59 @@ impl ProviderStore {
         let mut rng = self.rng.borrow_mut();
         let mut sampled: Vec<&&Provider> = alive.sample(&mut *rng, ANSWER_LEN).collect();
         sampled.shuffle(&mut *rng);
-        let foreign = sampled.into_iter().map(|provider| provider.record.clone());
+        let foreign = sampled.into_iter().map(|provider| ProviderRecord {
+            key: key.clone(),
+            provider: provider.peer,
+            expires: Some(provider.expires),
+            addresses: provider.addresses.iter().copied().map(multiaddr).collect(),
+        });
         own.into_iter().chain(foreign).collect()
     }
 
-    fn insert(&mut self, key: Vec<u8>, provider: Provider) {
-        *self.per_source.entry(provider.record.provider).or_default() += 1;
+    fn known(&mut self, key: &ForeignKey, peer: &PeerId) -> Option<&mut Provider> {
+        let providers = self.foreign.get_mut(key)?;
+        providers
+            .list
+            .iter_mut()
+            .find(|provider| provider.peer == *peer)
+    }
+
+    fn records_of(&self, peer: &PeerId) -> u32 {
+        self.per_source.get(peer).copied().unwrap_or(0)
+    }
+
+    fn insert(&mut self, key: ForeignKey, provider: Provider) {
+        *self.per_source.entry(provider.peer).or_default() += 1;
         if let Some(prefix) = provider.prefix {
             *self.per_prefix.entry(prefix).or_default() += 1;
         }
-        match self.foreign.entry(key) {
-            Entry::Occupied(mut known) => known.get_mut().list.push(provider),
-            Entry::Vacant(vacant) => {
-                self.order.push(vacant.key().clone());
-                vacant.insert(Providers {
-                    list: vec![provider],
-                    position: self.order.len() - 1,
-                });
-            }
+        self.record_count += 1;
+        let position = self.order.len();
+        let providers = self.foreign.entry(key).or_insert_with(|| Providers {
+            list: Vec::new(),
+            position,
+        });
+        if providers.list.is_empty() {
+            self.order.push(key);
         }
+        // One at a time: most keys have one provider, and the default growth begins with four.
+        providers.list.reserve_exact(1);
+        providers.list.push(provider);
     }
 
     /// Drops the providers of `key` that match, and the key with its last one.
-    fn forget(&mut self, key: &[u8], matches: impl Fn(&Provider) -> bool) {
+    fn forget(&mut self, key: &ForeignKey, matches: impl Fn(&Provider) -> bool) {
         let Some(providers) = self.foreign.get_mut(key) else {
             return;
         };
         for gone in providers.list.extract_if(.., |provider| matches(provider)) {
-            decrement(&mut self.per_source, &gone.record.provider);
+            self.record_count -= 1;
+            decrement(&mut self.per_source, &gone.peer);
             if let Some(prefix) = gone.prefix {
                 decrement(&mut self.per_prefix, &prefix);
             }
         }
+        providers.list.shrink_to_fit();
         if providers.list.is_empty() {
             let position = providers.position;
             self.foreign.remove(key);
@@ -230,7 +265,15 @@ impl ProviderStore {
     }
 
     /// Leaves at most one less than the maximum of providers at `key`.
-    fn make_room_at(&mut self, key: &[u8], newcomer: Prefix, now: Instant) {
+    ///
+    /// Of the most crowded network prefix, whose half that came first stays: who was there before a flood is found
+    /// after it, and who comes first cannot keep all others out. Of the other half the busiest source goes.
+    fn make_room_at(
+        &mut self,
+        key: &ForeignKey,
+        newcomer: &Provider,
+        now: Instant,
+    ) -> Result<(), Rejected> {
         let is_full = |store: &Self| {
             store
                 .foreign
@@ -241,35 +284,75 @@ impl ProviderStore {
             self.forget(key, |provider| provider.expires <= now);
         }
         if !is_full(self) {
-            return;
+            return Ok(());
         }
         let Some(providers) = self.foreign.get(key) else {
-            return;
+            return Ok(());
         };
-        let mut crowds: BTreeMap<Prefix, usize> = BTreeMap::from([(newcomer, 1)]);
+        let mut crowds: BTreeMap<Prefix, usize> = BTreeMap::from([(newcomer.prefix, 1)]);
         for provider in &providers.list {
             *crowds.entry(provider.prefix).or_default() += 1;
         }
         let most = crowds.values().copied().max().unwrap_or(0);
-        let crowded: Vec<PeerId> = providers
+        let mut crowded: Vec<&Provider> = providers
             .list
             .iter()
             .filter(|provider| crowds.get(&provider.prefix) == Some(&most))
-            .map(|provider| provider.record.provider)
             .collect();
-        let victim = crowded.choose(&mut *self.rng.borrow_mut()).copied();
-        if let Some(victim) = victim {
-            self.forget(key, |provider| provider.record.provider == victim);
+        crowded.sort_unstable_by_key(|provider| provider.since);
+        let later = &crowded[crowded.len() / 2..];
+        let busiest = later
+            .iter()
+            .map(|provider| self.records_of(&provider.peer))
+            .max()
+            .unwrap_or(0);
+        let is_crowded = crowds.get(&newcomer.prefix) == Some(&most);
+        if is_crowded && self.records_of(&newcomer.peer) > busiest {
+            return Err(Rejected::Busiest);
         }
+        let busy: Vec<PeerId> = later
+            .iter()
+            .map(|provider| provider.peer)
+            .filter(|peer| self.records_of(peer) == busiest)
+            .collect();
+        let victim = busy.choose(&mut *self.rng.borrow_mut()).copied();
+        if let Some(victim) = victim {
+            self.forget(key, |provider| provider.peer == victim);
+        }
+        Ok(())
     }
 
-    fn forget_random_key(&mut self) {
-        if self.order.is_empty() {
-            return;
+    /// Leaves room for one record: of some random ones an expired one goes, or that of the busiest source.
+    fn make_room(&mut self, newcomer: &Provider, now: Instant) -> Result<(), Rejected> {
+        if self.record_count < RECORDS_MAX {
+            return Ok(());
         }
-        let chosen = self.rng.get_mut().random_range(0..self.order.len());
-        let key = self.order[chosen].clone();
-        self.forget(&key, |_| true);
+        let mut busiest: Option<(u32, ForeignKey, PeerId)> = None;
+        for _ in 0..CANDIDATES {
+            let rng = self.rng.get_mut();
+            let Some(key) = self.order.choose(rng).copied() else {
+                return Ok(());
+            };
+            let listed = self.foreign.get(&key).map(|providers| &providers.list);
+            let Some(provider) = listed.and_then(|list| list.choose(rng)) else {
+                continue;
+            };
+            let records = match provider.expires <= now {
+                true => u32::MAX,
+                false => self.records_of(&provider.peer),
+            };
+            if busiest.is_none_or(|(most, ..)| records > most) {
+                busiest = Some((records, key, provider.peer));
+            }
+        }
+        let Some((most, key, peer)) = busiest else {
+            return Ok(());
+        };
+        if self.records_of(&newcomer.peer) > most {
+            return Err(Rejected::Busiest);
+        }
+        self.forget(&key, |provider| provider.peer == peer);
+        Ok(())
     }
 }
 
@@ -313,7 +396,9 @@ impl RecordStore for ProviderStore {
         if *provider == self.local_peer {
             self.own.remove(key.as_ref() as &[u8]);
         }
-        self.forget(key.as_ref(), |known| known.record.provider == *provider);
+        if let Ok(key) = ForeignKey::try_from(key.as_ref() as &[u8]) {
+            self.forget(&key, |known| known.peer == *provider);
+        }
     }
 }
 
@@ -347,205 +432,6 @@ fn prefix_of(ip: IpAddr) -> Prefix {
 }
 
 #[cfg(test)]
-mod tests {
-    #![allow(clippy::unwrap_used)]
-    use std::collections::BTreeSet;
-
-    use super::*;
-
-    fn store() -> ProviderStore {
-        ProviderStore::new(PeerId::random(), 7)
-    }
-
-    fn key(number: u64) -> RecordKey {
-        let mut bytes = [0; KEY_LEN];
-        bytes[..8].copy_from_slice(&number.to_le_bytes());
-        RecordKey::new(&bytes)
-    }
-
-    fn record(number: u64, provider: PeerId) -> ProviderRecord {
-        ProviderRecord::new(key(number), provider, Vec::new())
-    }
-
-    fn ip(text: &str) -> Option<IpAddr> {
-        Some(text.parse().unwrap())
-    }
-
-    /// Recounts everything the slow way.
-    fn assert_consistent(store: &ProviderStore) {
-        let mut per_source: HashMap<PeerId, u32> = HashMap::new();
-        let mut per_prefix: HashMap<IpAddr, u32> = HashMap::new();
-        assert_eq!(store.order.len(), store.foreign.len());
-        for (position, key) in store.order.iter().enumerate() {
-            let providers = &store.foreign[key];
-            assert_eq!(providers.position, position);
-            assert!(!providers.list.is_empty() && providers.list.len() <= PROVIDERS_PER_KEY_MAX);
-            for provider in &providers.list {
-                *per_source.entry(provider.record.provider).or_default() += 1;
-                if let Some(prefix) = provider.prefix {
-                    *per_prefix.entry(prefix).or_default() += 1;
-                }
-            }
-        }
-        assert_eq!(per_source, store.per_source);
-        assert_eq!(per_prefix, store.per_prefix);
-    }
-
-    #[test]
-    fn a_flood_of_foreign_keys_never_blocks_our_own() {
-        let mut store = store();
-        let now = Instant::now();
-        for number in 0..(KEYS_MAX as u64 + 500) {
-            store
-                .admit(record(number, PeerId::random()), None, now)
-                .unwrap();
-        }
-        assert_eq!(store.foreign.len(), KEYS_MAX);
-        assert_consistent(&store);
-        let local = store.local_peer;
-        for number in 100_000..102_000 {
-            store.add_provider(record(number, local)).unwrap();
-        }
-        assert_eq!(store.provided().count(), 2_000);
-        assert_eq!(store.providers(&key(101_999))[0].provider, local);
-    }
-
-    #[test]
-    fn we_are_in_the_answer_however_many_others_provide_the_key() {
-        let mut store = store();
-        let now = Instant::now();
-        for _ in 0..PROVIDERS_PER_KEY_MAX {
-            store.admit(record(1, PeerId::random()), None, now).unwrap();
-        }
-        store.add_provider(record(1, store.local_peer)).unwrap();
-        let answer = store.providers(&key(1));
-        assert_eq!(answer.len(), ANSWER_LEN + 1);
-        assert_eq!(answer[0].provider, store.local_peer);
-    }
-
-    #[test]
-    fn answers_vary_until_every_provider_was_shown() {
-        let mut store = store();
-        let now = Instant::now();
-        for _ in 0..PROVIDERS_PER_KEY_MAX {
-            store.admit(record(1, PeerId::random()), None, now).unwrap();
-        }
-        let mut seen = BTreeSet::new();
-        for _ in 0..50 {
-            let answer = store.providers(&key(1));
-            assert_eq!(answer.len(), ANSWER_LEN);
-            seen.extend(answer.into_iter().map(|record| record.provider));
-        }
-        assert_eq!(seen.len(), PROVIDERS_PER_KEY_MAX);
-    }
-
-    #[test]
-    fn one_source_cannot_hold_more_than_its_keys_but_may_renew_them() {
-        let mut store = store();
-        let now = Instant::now();
-        let source = PeerId::random();
-        for number in 0..u64::from(KEYS_PER_SOURCE_MAX) {
-            store.admit(record(number, source), None, now).unwrap();
-        }
-        assert_eq!(
-            store.admit(record(999, source), None, now),
-            Err(Rejected::SourceFull)
-        );
-        assert_eq!(store.admit(record(3, source), None, now), Ok(()));
-        assert_consistent(&store);
-    }
-
-    #[test]
-    fn one_public_network_cannot_fill_the_store_and_a_lan_is_exempt() {
-        let mut store = store();
-        let now = Instant::now();
-        for number in 0..u64::from(RECORDS_PER_PREFIX_MAX) {
-            store
-                .admit(record(number, PeerId::random()), ip("8.8.8.1"), now)
-                .unwrap();
-        }
-        let more = |store: &mut ProviderStore, from| {
-            store.admit(record(9_999, PeerId::random()), from, now)
-        };
-        assert_eq!(more(&mut store, ip("8.8.8.200")), Err(Rejected::PrefixFull));
-        assert_eq!(more(&mut store, ip("8.8.9.1")), Ok(()));
-        for number in 0..u64::from(RECORDS_PER_PREFIX_MAX) + 10 {
-            store
-                .admit(record(number, PeerId::random()), ip("192.168.0.7"), now)
-                .unwrap();
-        }
-        assert_consistent(&store);
-    }
-
-    #[test]
-    fn a_flood_from_one_network_leaves_the_providers_of_others_at_a_key() {
-        let mut store = store();
-        let now = Instant::now();
-        let honest: Vec<PeerId> = (0..10).map(|_| PeerId::random()).collect();
-        for (number, peer) in honest.iter().enumerate() {
-            store
-                .admit(record(1, *peer), ip(&format!("9.9.{number}.1")), now)
-                .unwrap();
-        }
-        for _ in 0..200 {
-            store
-                .admit(record(1, PeerId::random()), ip("8.8.8.8"), now)
-                .unwrap();
-        }
-        let kept: BTreeSet<PeerId> = store.foreign[&key(1).to_vec()]
-            .list
-            .iter()
-            .map(|provider| provider.record.provider)
-            .collect();
-        assert_eq!(kept.len(), PROVIDERS_PER_KEY_MAX);
-        assert!(honest.iter().all(|peer| kept.contains(peer)));
-        assert_consistent(&store);
-    }
-
-    #[test]
-    fn an_expired_provider_is_not_served_and_is_swept() {
-        let mut store = store();
-        let now = Instant::now();
-        store
-            .admit(record(1, PeerId::random()), ip("8.8.8.8"), now)
-            .unwrap();
-        store
-            .admit(record(2, PeerId::random()), None, now + PROVIDER_TTL / 2)
-            .unwrap();
-        let later = now + PROVIDER_TTL;
-        assert!(store.sample(&key(1), later).is_empty());
-        assert_eq!(store.sample(&key(2), later).len(), 1);
-        store.sweep(later);
-        assert_eq!(store.foreign.len(), 1);
-        assert_consistent(&store);
-    }
-
-    #[test]
-    fn a_key_of_another_length_and_surplus_addresses_are_not_kept() {
-        let mut store = store();
-        let now = Instant::now();
-        let short = ProviderRecord::new(RecordKey::new(&[1; 31]), PeerId::random(), Vec::new());
-        assert_eq!(store.admit(short, None, now), Err(Rejected::KeyLength));
-        let many = (1..=30u16)
-            .map(|port| format!("/ip4/10.0.0.1/tcp/{port}").parse().unwrap())
-            .collect();
-        store
-            .admit(
-                ProviderRecord::new(key(1), PeerId::random(), many),
-                None,
-                now,
-            )
-            .unwrap();
-        assert_eq!(
-            store.providers(&key(1))[0].addresses.len(),
-            ADDRESSES_PER_PEER_MAX
-        );
-    }
-
-    #[test]
-    fn values_are_refused() {
-        let mut store = store();
-        assert!(store.put(Record::new(key(1), vec![1])).is_err());
-        assert_eq!(store.records().count(), 0);
-    }
-}
+mod flood;
+#[cfg(test)]
+mod tests;

@@ -6,7 +6,9 @@ use tokio::time::{Instant, timeout};
 
 use super::*;
 
+mod crowded;
 pub(crate) mod foreign;
+mod spammed;
 mod thirty;
 
 /// Far more than anything here takes; a test that needs it has failed.

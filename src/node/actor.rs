@@ -333,7 +333,9 @@ impl Actor {
                 cause,
                 reason,
             } => self.on_unlinked(session, cause, reason),
-            ShareInput::Message { session, message } => self.on_message(session, message),
+            ShareInput::Message {
+                session, message, ..
+            } => self.on_message(session, message),
             ShareInput::Manifest {
                 session,
                 total,

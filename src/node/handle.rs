@@ -25,7 +25,7 @@ use super::share::{INPUTS_MAX, ReadyShare, Share, ShareInput, Shares};
 use super::status::{Fetched, Phase, ShareStatus, Told, Tried};
 use super::stream::ByteStream;
 use crate::content::{
-    Bitfield, Link, LinkHints, Manifest, Multiaddr, PeerId, PieceHashes, ShareId,
+    Bitfield, Link, LinkHints, Manifest, ManifestError, Multiaddr, PeerId, PieceHashes, ShareId,
 };
 use crate::engine::Source;
 use crate::network::{
@@ -79,6 +79,9 @@ pub enum FetchError {
     /// The bytes were wanted as a stream, and the share is a folder.
     #[error("this share is a folder: only one file can go to stdout")]
     NotOneFile,
+    /// Its manifest breaks a rule: nobody can fetch it, and nothing of it was created.
+    #[error("this share is refused: {0}")]
+    Share(ManifestError),
     /// The share is open in this node already.
     #[error(transparent)]
     Node(#[from] NodeError),

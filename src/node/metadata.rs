@@ -12,12 +12,23 @@ use tokio::time::Instant;
 
 use super::share::SessionId;
 use crate::content::{
-    Digest, FileIndex, HashesBuilder, LayerRange, MANIFEST_LEN_MAX, Manifest, PieceHashes, ShareId,
+    Digest, FileIndex, HashesBuilder, LayerRange, MANIFEST_LEN_MAX, Manifest, ManifestError,
+    PieceHashes, ShareId,
 };
 use crate::wire::{HASHES_PER_RANGE_MAX, ShareMessage};
 
 /// An answer that made no progress for this long is asked of somebody else.
 const LATE: Duration = Duration::from_secs(2);
+
+/// A manifest that comes slower than this is asked of somebody else, if there is somebody: a few bytes now and then are
+/// progress too, and would hold up the fetch for ever.
+const MANIFEST_BYTES_PER_SEC_MIN: u64 = 64 * 1024;
+
+/// How long it may be slower at first. Each answer that was late doubles it, so that a slow network gets there too.
+const SLOW_MAX: Duration = Duration::from_secs(5);
+
+/// Doublings of [`SLOW_MAX`] at most.
+const DOUBLINGS_MAX: u32 = 8;
 
 /// Ranges asked of one peer at once.
 const RANGES_MAX: usize = 8;
@@ -25,9 +36,14 @@ const RANGES_MAX: usize = 8;
 /// Bytes of a proof at most: one hash for each level.
 const PROOF_LEN_MAX: u64 = 32 * 32;
 
-/// The answer broke a rule: the fault of who sent it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Bad(pub(super) String);
+/// Why an answer was not taken.
+#[derive(Debug)]
+pub(super) enum Bad {
+    /// It is not what was asked for: the fault of who sent it.
+    Answer(String),
+    /// It is the manifest of the share, which breaks a rule: everybody has the same, and nobody can fetch it.
+    Share(ManifestError),
+}
 
 /// Something to ask for, with the bytes that may arrive for it.
 #[derive(Clone, Debug)]
@@ -40,8 +56,17 @@ pub(super) struct Ask {
 #[derive(Debug)]
 struct ManifestAsk {
     from: SessionId,
+    began: Instant,
     heard: Instant,
     bytes: Vec<u8>,
+}
+
+impl ManifestAsk {
+    fn is_slow(&self, now: Instant, patience: Duration) -> bool {
+        let since = now.duration_since(self.began);
+        since >= patience
+            && (self.bytes.len() as u64) < since.as_secs() * MANIFEST_BYTES_PER_SEC_MIN
+    }
 }
 
 #[derive(Debug)]
@@ -85,6 +110,7 @@ impl Metadata {
                 };
                 *asked = Some(ManifestAsk {
                     from,
+                    began: now,
                     heard: now,
                     bytes: Vec::new(),
                 });
@@ -126,11 +152,16 @@ impl Metadata {
 
     fn drop_late(&mut self, now: Instant, sources: &[SessionId]) {
         let mut late = Vec::new();
+        let doublings = self.late.values().sum::<u32>().min(DOUBLINGS_MAX);
+        let patience = SLOW_MAX * 2_u32.pow(doublings);
         let is_late =
             |session: SessionId, since: Instant| now >= since + LATE || !sources.contains(&session);
         match &mut self.stage {
             Stage::Manifest(asked) => {
-                if let Some(ask) = asked.take_if(|ask| is_late(ask.from, ask.heard)) {
+                if let Some(ask) = asked.take_if(|ask| {
+                    let is_slow = sources.len() > 1 && ask.is_slow(now, patience);
+                    is_slow || is_late(ask.from, ask.heard)
+                }) {
                     late.push(ask.from);
                 }
             }
@@ -160,7 +191,7 @@ impl Metadata {
     /// Takes part of a manifest.
     ///
     /// # Errors
-    /// [`Bad`] when it is too large, out of order, or not the manifest of the share.
+    /// [`Bad`] when it is too large, out of order, not the manifest of the share, or one that no share may have.
     pub(super) fn on_manifest(
         &mut self,
         now: Instant,
@@ -189,12 +220,7 @@ impl Metadata {
         if Digest::of(&ask.bytes) != *self.share.digest() {
             return Err(self.bad(session, "a manifest that is not of this share"));
         }
-        let manifest = match Manifest::decode(&ask.bytes) {
-            Ok(manifest) => manifest,
-            Err(error) => {
-                return Err(self.bad(session, &format!("a manifest that breaks a rule: {error}")));
-            }
-        };
+        let manifest = Manifest::decode(&ask.bytes).map_err(Bad::Share)?;
         let builder = HashesBuilder::new(&manifest);
         self.stage = Stage::Hashes {
             manifest: Box::new(manifest),
@@ -243,7 +269,7 @@ impl Metadata {
             *asked = None;
         }
         *self.late.entry(session).or_default() += 100;
-        Bad(reason.to_owned())
+        Bad::Answer(reason.to_owned())
     }
 
     /// Name and length of the share, once the manifest is here.
@@ -265,5 +291,71 @@ impl Metadata {
             } => builder.finish().map(|hashes| (*manifest, hashes)),
             Stage::Manifest(_) | Stage::Done => None,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    fn ask_of(asks: &[Ask]) -> Option<SessionId> {
+        let [ask] = asks else { return None };
+        assert_eq!(ask.message, ShareMessage::GetManifest);
+        Some(ask.session)
+    }
+
+    #[test]
+    fn a_manifest_that_comes_byte_by_byte_is_asked_of_somebody_else() {
+        let mut metadata = Metadata::new(ShareId::from_digest(Digest::of(b"some share")));
+        let sources = [SessionId(1), SessionId(2)];
+        let start = Instant::now();
+        let first = ask_of(&metadata.asks(start, &sources)).unwrap();
+        let mut turned_at = None;
+        for second in 1..60 {
+            let now = start + Duration::from_secs(second);
+            let place = (1_000_000, second as u32 - 1);
+            metadata.on_manifest(now, first, place, b"x").unwrap();
+            if let Some(next) = ask_of(&metadata.asks(now, &sources)) {
+                assert_ne!(next, first);
+                turned_at = Some(now - start);
+                break;
+            }
+        }
+        assert_eq!(turned_at, Some(SLOW_MAX));
+    }
+
+    #[test]
+    fn the_only_source_may_be_as_slow_as_it_is() {
+        let mut metadata = Metadata::new(ShareId::from_digest(Digest::of(b"some share")));
+        let sources = [SessionId(1)];
+        let start = Instant::now();
+        let only = ask_of(&metadata.asks(start, &sources)).unwrap();
+        for second in 1..60 {
+            let now = start + Duration::from_secs(second);
+            let place = (1_000_000, second as u32 - 1);
+            metadata.on_manifest(now, only, place, b"x").unwrap();
+            assert!(metadata.asks(now, &sources).is_empty());
+        }
+    }
+
+    #[test]
+    fn the_right_bytes_that_break_a_rule_end_the_share_and_wrong_ones_the_peer() {
+        // Version, folder, name of one byte, pieces of 64 KiB, one entry: an empty folder named `..`.
+        let bytes = b"\x01\x01\x01n\xfc\x00\x00\x01\x00\x01\x02..\x02";
+        let mut metadata = Metadata::new(ShareId::from_digest(Digest::of(bytes)));
+        let now = Instant::now();
+        let place = (bytes.len() as u32, 0);
+        metadata.asks(now, &[SessionId(1)]);
+        let mut wrong = *bytes;
+        wrong[3] = b'm';
+        let answer = metadata.on_manifest(now, SessionId(1), place, &wrong);
+        assert!(matches!(answer, Err(Bad::Answer(_))), "{answer:?}");
+        metadata.asks(now, &[SessionId(1)]);
+        let answer = metadata.on_manifest(now, SessionId(1), place, bytes);
+        let Err(Bad::Share(error)) = answer else {
+            panic!("{answer:?}")
+        };
+        assert_eq!(error.to_string(), "dot element in path `..`");
     }
 }

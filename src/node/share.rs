@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
-use tokio::sync::mpsc;
+use tokio::sync::{OwnedSemaphorePermit, mpsc};
 
 use super::session::Session;
 use crate::content::{Bitfield, Digest, Multiaddr, PeerId, PieceHashes, PieceIndex, ShareId};
@@ -79,6 +79,8 @@ pub(super) enum ShareInput {
     Message {
         session: SessionId,
         message: ShareMessage,
+        /// Its room among those of the session that wait.
+        _room: OwnedSemaphorePermit,
     },
     /// Part of the manifest.
     Manifest {

@@ -15,12 +15,18 @@ use crossterm::terminal::{BeginSynchronizedUpdate, Clear, ClearType, EndSynchron
 
 use super::frame::Size;
 use super::style::Line;
+use crate::content::escape_hostile;
 
 /// What is assumed of a terminal that does not say.
 const SIZE_UNKNOWN: Size = Size {
     columns: 80,
     rows: 24,
 };
+
+/// Characters shown of one record of the log. What a remote says in one is at most some thousand.
+const RECORD_CHARACTERS_MAX: usize = 8 * 1024;
+
+const ESCAPE: char = '\u{1b}';
 
 static SCREEN: Mutex<Screen> = Mutex::new(Screen { view: Vec::new() });
 
@@ -112,11 +118,49 @@ impl Drop for LogWriter {
         if self.0.is_empty() {
             return;
         }
-        if self.0.last() != Some(&b'\n') {
-            self.0.push(b'\n');
-        }
-        write_above(&self.0);
+        write_above(format!("{}\n", harmless(&self.0)).as_bytes());
     }
+}
+
+/// A record of the log as one line that only shows: libraries put words of remotes into it as they came. Colours stay.
+///
+/// `tracing_subscriber` writes the escape character in fields as text; it leaves line ends and changes of direction.
+fn harmless(record: &[u8]) -> String {
+    let text = String::from_utf8_lossy(record);
+    let text = text.strip_suffix('\n').unwrap_or(&text);
+    let (text, cut) = match text.char_indices().nth(RECORD_CHARACTERS_MAX) {
+        Some((end, _)) => (&text[..end], ".."),
+        None => (text, ""),
+    };
+    let mut rest = text;
+    let mut shown = String::new();
+    while !rest.is_empty() {
+        let colour_len = colour_len(rest);
+        shown.push_str(&rest[..colour_len]);
+        rest = &rest[colour_len..];
+        // At least one character, which may be an escape character that begins no colour.
+        let plain_len = rest
+            .char_indices()
+            .skip(1)
+            .find(|(_, character)| *character == ESCAPE)
+            .map_or(rest.len(), |(at, _)| at);
+        shown.push_str(&escape_hostile(&rest[..plain_len]));
+        rest = &rest[plain_len..];
+    }
+    shown + cut
+}
+
+/// Length of the colour sequences (ECMA-48, SGR) at the beginning of `text`.
+fn colour_len(text: &str) -> usize {
+    let mut len = 0;
+    while let Some(parameters) = text[len..].strip_prefix("\u{1b}[") {
+        let end = parameters.find(|character: char| !matches!(character, '0'..='9' | ';'));
+        match end {
+            Some(end) if parameters[end..].starts_with('m') => len += 2 + end + 1,
+            _ => break,
+        }
+    }
+    len
 }
 
 /// A line as it is on the terminal.
@@ -223,6 +267,32 @@ fn measured() -> Option<(u16, u16)> {
 mod tests {
     use super::super::style::Tone;
     use super::*;
+
+    #[test]
+    fn a_record_of_the_log_is_one_line_without_anything_that_moves_or_hides_text() {
+        let cases = [
+            ("plain \u{fc}ber\n", "plain \u{fc}ber"),
+            ("\u{1b}[2mtime\u{1b}[0m a\n", "\u{1b}[2mtime\u{1b}[0m a"),
+            ("a\nWARN forged\r\n", "a\\u{a}WARN forged\\u{d}"),
+            (
+                "\u{1b}[2Jgone \u{1b}]0;t\u{7}",
+                "\\u{1b}[2Jgone \\u{1b}]0;t\\u{7}",
+            ),
+            ("\u{1b}\u{1b}[0m\u{202e}", "\\u{1b}\u{1b}[0m\\u{202e}"),
+            ("\u{1b}[", "\\u{1b}["),
+            ("\u{9b}2J", "\\u{9b}2J"),
+            ("", ""),
+        ];
+        for (record, shown) in cases {
+            assert_eq!(harmless(record.as_bytes()), shown, "{record:?}");
+        }
+        assert_eq!(harmless(&[b'a', 0xff]), "a\u{fffd}");
+        let long = "\u{e9}".repeat(RECORD_CHARACTERS_MAX + 5);
+        assert_eq!(
+            harmless(long.as_bytes()).chars().count(),
+            RECORD_CHARACTERS_MAX + 2
+        );
+    }
 
     /// A terminal of `columns` that understands what we send: text, new lines, and the sequences of `replaced`.
     struct Terminal {

@@ -8,6 +8,7 @@ pub mod disk;
 pub mod liar;
 pub mod lines;
 pub mod net;
+pub mod rogue;
 pub mod terminal;
 
 use std::fs::{self, File};

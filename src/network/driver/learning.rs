@@ -11,9 +11,10 @@ use libp2p::swarm::ConnectionId;
 use libp2p::{Multiaddr, PeerId, identify};
 
 use super::{Around, Driver};
-use crate::network::addresses::{self, Speaker};
+use crate::network::addresses::{self, ADDRESSES_PER_PEER_MAX, Speaker};
 use crate::network::behaviour::{IDENTIFY_PROTOCOL, KAD_PROTOCOL};
 use crate::network::discovery::Finished;
+use crate::network::provider_store::ProviderStore;
 use crate::network::{DiscoverySource, NetworkEvent};
 
 /// Whether learned addresses go into Kademlia's table as well.
@@ -21,6 +22,28 @@ use crate::network::{DiscoverySource, NetworkEvent};
 pub(super) enum Routing {
     Add,
     Leave,
+}
+
+/// Adds an address to the routing table, whose entries libp2p does not bound: the oldest of a full peer are forgotten.
+fn route(kad: &mut kad::Behaviour<ProviderStore>, peer: &PeerId, address: Multiaddr) {
+    kad.add_address(peer, address);
+    let known = routed(kad, peer);
+    let surplus = known.len().saturating_sub(ADDRESSES_PER_PEER_MAX);
+    for oldest in &known[..surplus] {
+        kad.remove_address(peer, oldest);
+    }
+}
+
+/// The addresses of `peer` in the routing table, oldest first.
+fn routed(kad: &mut kad::Behaviour<ProviderStore>, peer: &PeerId) -> Vec<Multiaddr> {
+    let Some(bucket) = kad.kbucket(*peer) else {
+        return Vec::new();
+    };
+    bucket
+        .iter()
+        .filter(|entry| entry.node.key.preimage() == peer)
+        .flat_map(|entry| entry.node.value.iter().cloned().collect::<Vec<_>>())
+        .collect()
 }
 
 impl Driver {
@@ -199,7 +222,7 @@ impl Driver {
                 .iter()
                 .filter(|address| !addresses::is_quic(address))
             {
-                kad.add_address(&peer, address.clone());
+                route(kad, &peer, address.clone());
             }
         }
         admitted
@@ -218,5 +241,33 @@ impl Driver {
             Speaker::Elsewhere
         };
         (speaker, ips.next().map(|socket| socket.ip()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn a_peer_that_names_ever_new_addresses_has_eight_in_the_routing_table() {
+        let (local, peer) = (PeerId::random(), PeerId::random());
+        let mut kad = kad::Behaviour::with_config(
+            local,
+            ProviderStore::new(local, 1),
+            kad::Config::new(KAD_PROTOCOL),
+        );
+        let address =
+            |port: u16| -> Multiaddr { format!("/ip4/10.0.0.1/tcp/{port}").parse().unwrap() };
+        for port in 1..=1_000 {
+            route(&mut kad, &peer, address(port));
+        }
+        let newest: Vec<Multiaddr> = (993..=1_000).map(address).collect();
+        let kept = routed(&mut kad, &peer);
+        let bare: Vec<Multiaddr> = kept
+            .iter()
+            .map(|address| addresses::split_peer(address).0)
+            .collect();
+        assert_eq!(bare, newest);
     }
 }

@@ -4,6 +4,7 @@
 
 mod joined;
 mod pace;
+mod unread;
 
 use std::collections::VecDeque;
 use std::io;
@@ -21,6 +22,8 @@ use yamux::{Config, Connection, ConnectionError, Mode};
 
 use joined::Joined;
 use pace::Pace;
+pub(super) use unread::All;
+use unread::Unread;
 
 use crate::wire;
 
@@ -52,9 +55,9 @@ fn settings() -> Config {
     settings
 }
 
-/// The upgrade.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Yamux;
+/// The upgrade. Its connections have a bound together.
+#[derive(Clone, Debug)]
+pub(super) struct Yamux(pub(super) Arc<All>);
 
 impl UpgradeInfo for Yamux {
     type Info = &'static str;
@@ -71,7 +74,7 @@ impl<C: AsyncRead + AsyncWrite + Unpin> InboundConnectionUpgrade<C> for Yamux {
     type Future = Ready<io::Result<Muxer<C>>>;
 
     fn upgrade_inbound(self, socket: C, _: Self::Info) -> Self::Future {
-        future::ready(Ok(Muxer::new(socket, Mode::Server)))
+        future::ready(Ok(Muxer::new(socket, Mode::Server, self.0)))
     }
 }
 
@@ -81,7 +84,7 @@ impl<C: AsyncRead + AsyncWrite + Unpin> OutboundConnectionUpgrade<C> for Yamux {
     type Future = Ready<io::Result<Muxer<C>>>;
 
     fn upgrade_outbound(self, socket: C, _: Self::Info) -> Self::Future {
-        future::ready(Ok(Muxer::new(socket, Mode::Client)))
+        future::ready(Ok(Muxer::new(socket, Mode::Client, self.0)))
     }
 }
 
@@ -95,6 +98,7 @@ pub(super) struct Muxer<C> {
     acceptor: Option<Waker>,
     opened: Arc<Opened>,
     pace: Arc<Pace>,
+    unread: Arc<Unread>,
 }
 
 /// The streams that we opened and still have.
@@ -116,15 +120,17 @@ impl Drop for Place {
 }
 
 impl<C: AsyncRead + AsyncWrite + Unpin> Muxer<C> {
-    fn new(socket: C, mode: Mode) -> Self {
+    fn new(socket: C, mode: Mode, all: Arc<All>) -> Self {
         let pace = Arc::<Pace>::default();
-        let socket = Joined::new(socket, Arc::clone(&pace));
+        let unread = Arc::new(Unread::new(all));
+        let socket = Joined::new(socket, Arc::clone(&pace), Arc::clone(&unread));
         Self {
             connection: Connection::new(socket, settings(), mode),
             arrived: VecDeque::new(),
             acceptor: None,
             opened: Arc::default(),
             pace,
+            unread,
         }
     }
 
@@ -139,9 +145,11 @@ impl<C: AsyncRead + AsyncWrite + Unpin> Muxer<C> {
     }
 
     fn stream(&self, inner: yamux::Stream, place: Option<Place>) -> Stream {
+        self.unread.on_opened(inner.id().val());
         Stream {
             inner,
             pace: Arc::clone(&self.pace),
+            unread: Arc::clone(&self.unread),
             _place: place,
         }
     }
@@ -204,7 +212,14 @@ impl<C: AsyncRead + AsyncWrite + Unpin> StreamMuxer for Muxer<C> {
 pub(super) struct Stream {
     inner: yamux::Stream,
     pace: Arc<Pace>,
+    unread: Arc<Unread>,
     _place: Option<Place>,
+}
+
+impl Drop for Stream {
+    fn drop(&mut self) {
+        self.unread.on_dropped(self.inner.id().val());
+    }
 }
 
 impl AsyncRead for Stream {
@@ -213,7 +228,9 @@ impl AsyncRead for Stream {
         cx: &mut Context<'_>,
         bytes: &mut [u8],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.inner).poll_read(cx, bytes)
+        let len = ready!(Pin::new(&mut self.inner).poll_read(cx, bytes))?;
+        self.unread.on_read(self.inner.id().val(), len);
+        Poll::Ready(Ok(len))
     }
 }
 

@@ -24,7 +24,7 @@ use libp2p::{Multiaddr, tcp};
 use socket2::{SockRef, TcpKeepalive};
 
 use super::Connected;
-use super::muxer::Yamux;
+use super::muxer::{All, Yamux};
 use super::security::{Offer, Security};
 
 /// Bytes read ahead from each socket. TLS reads at most a record of 16 KiB at a time, noise 8 KiB: without this buffer each
@@ -53,10 +53,12 @@ pub(super) struct Tcp {
 impl Tcp {
     /// Connections proven by `security`.
     pub(super) fn new(security: &Security) -> Self {
+        let all = Arc::<All>::default();
+        let stack = |offer| stack(security.offering(offer), Yamux(Arc::clone(&all)));
         Self {
-            listening: stack(security.offering(Offer::Both)),
-            tls: stack(security.offering(Offer::Tls)),
-            noise: Arc::new(Mutex::new(stack(security.offering(Offer::Noise)))),
+            listening: stack(Offer::Both),
+            tls: stack(Offer::Tls),
+            noise: Arc::new(Mutex::new(stack(Offer::Noise))),
         }
     }
 }
@@ -67,7 +69,7 @@ impl Tcp {
 struct Refused(#[source] io::Error);
 
 /// All layers, with one offer.
-fn stack(security: Security) -> Boxed<Connected> {
+fn stack(security: Security, yamux: Yamux) -> Boxed<Connected> {
     tcp::tokio::Transport::new(tcp::Config::default().nodelay(true))
         .map(|stream, _| {
             tune(&stream);
@@ -75,7 +77,7 @@ fn stack(security: Security) -> Boxed<Connected> {
         })
         .upgrade(Version::V1Lazy)
         .authenticate(security)
-        .multiplex(Yamux)
+        .multiplex(yamux)
         .map(|(peer, muxer), _| (peer, StreamMuxerBox::new(muxer)))
         // Flat, because the nested `Either`s would hide the operating system's error from whoever asks for the cause.
         .map_err(|error| match error {

@@ -97,9 +97,14 @@ impl Actor {
 
     pub(super) fn on_metadata(&mut self, session: SessionId, taken: Result<(), Bad>) {
         self.last_verified = Instant::now();
-        if let Err(Bad(reason)) = taken {
-            if let Some(peer) = self.sessions.get(&session).copied() {
-                perform::unlink(self, peer, Some((DownCause::Violation, reason)));
+        if let Err(bad) = taken {
+            match bad {
+                Bad::Share(error) => return self.fail(FetchError::Share(error)),
+                Bad::Answer(reason) => {
+                    if let Some(peer) = self.sessions.get(&session).copied() {
+                        perform::unlink(self, peer, Some((DownCause::Violation, reason)));
+                    }
+                }
             }
         } else if self.is_described() {
             self.stop.cancel();

@@ -1,14 +1,19 @@
-//! Two hubs over real networks on loopback: which of two sessions stays, and who is left alone.
+//! Two hubs over real networks on loopback: which of two sessions stays, who is left alone, and what a session does not
+//! take from its peer.
 
+use tokio::io::AsyncWriteExt;
 use tokio_util::task::TaskTracker;
 
 use super::*;
 use crate::content::{Digest, ShareId};
 use crate::network::tests::foreign;
 use crate::network::{Keypair, NetworkConfig};
-use crate::node::buffers::Buffers;
+use crate::node::actor::set_ready;
+use crate::node::buffers::{BYTES_MAX, Buffers};
 use crate::node::limiter::Limiter;
 use crate::node::share::Shares;
+use crate::storage::MemoryStore;
+use crate::wire::{Control, DataHeader, DataKind, Hello, ShareNumber, VERSION, encode_frame};
 
 /// Far more than anything here takes.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -191,4 +196,100 @@ async fn a_node_found_by_multicast_that_is_not_ours_is_dialled_once() {
     tokio::time::sleep(LARGER_WAITS * 2).await;
     assert!(heard.try_recv().is_err(), "it was offered again");
     foreign.serving.abort();
+}
+
+/// A scene with a share of one piece, and a stranger that has opened it as number 3.
+struct Strange {
+    scene: Scene,
+    heard: mpsc::Receiver<ShareInput>,
+    streams: SessionStreams,
+    /// What it said to open the share.
+    opened: Vec<u8>,
+    _stranger: Scene,
+}
+
+async fn with_stranger() -> Strange {
+    let (mut scene, stranger) = (Scene::new().await, Scene::new().await);
+    let (manifest, hashes, _) = MemoryStore::share_of("share", &[("a", b"one piece")]);
+    let store = Arc::new(MemoryStore::empty(manifest.geometry()));
+    let (inputs, heard) = mpsc::channel(16);
+    let (id, shares) = (manifest.id(), &scene.hub.shop.shares);
+    let share = shares.add(id, inputs).expect("a share");
+    set_ready(&share.ready, manifest, hashes, store);
+
+    let mut streams = stranger.open(&scene).await;
+    let taken = scene.inbound().await;
+    scene.hub.adopt(taken);
+    let mut said = Vec::new();
+    let hello = Hello {
+        version: VERSION,
+        requests_max: 1,
+        agent: "stranger/1".to_owned(),
+    };
+    encode_frame(&Control::Hello(hello), &mut said);
+    let mut opened = Vec::new();
+    let open = Control::Open {
+        number: ShareNumber(3),
+        token: *id.open_token(&stranger.peer(), &scene.peer()).as_bytes(),
+    };
+    encode_frame(&open, &mut opened);
+    said.extend(&opened);
+    streams.control.write_all(&said).await.expect("it listens");
+    streams.control.flush().await.expect("it listens");
+    let mut strange = Strange {
+        scene,
+        heard,
+        streams,
+        opened,
+        _stranger: stranger,
+    };
+    assert!(matches!(strange.next().await, ShareInput::Linked(_)));
+    strange
+}
+
+impl Strange {
+    async fn next(&mut self) -> ShareInput {
+        let next = tokio::time::timeout(PATIENCE, self.heard.recv()).await;
+        next.expect("it comes in time").expect("a share")
+    }
+}
+
+#[tokio::test]
+async fn a_piece_that_nobody_asked_for_gets_no_memory() {
+    let mut strange = with_stranger().await;
+    // The first byte of a piece that never goes on, then something that is heard.
+    let piece = DataKind::Piece {
+        piece: 0,
+        offset: 0,
+    };
+    let info = DataKind::Info {
+        total: 1,
+        offset: 0,
+    };
+    let data = &mut strange.streams.data;
+    for kind in [piece, info] {
+        let (share, len) = (ShareNumber(3), 1);
+        let header = DataHeader { share, kind, len }.encode();
+        data.write_all(&header).await.expect("it listens");
+        data.write_all(b"o").await.expect("it listens");
+    }
+    data.flush().await.expect("it listens");
+    assert!(matches!(strange.next().await, ShareInput::Info { .. }));
+    let all = strange.scene.hub.shop.buffers.take(BYTES_MAX);
+    let all = tokio::time::timeout(PATIENCE / 20, all).await;
+    assert!(all.is_ok(), "a stranger holds memory");
+}
+
+#[tokio::test]
+async fn a_share_that_is_open_is_not_opened_again() {
+    let mut strange = with_stranger().await;
+    let control = &mut strange.streams.control;
+    control
+        .write_all(&strange.opened)
+        .await
+        .expect("it listens");
+    control.flush().await.expect("it listens");
+    let ended = strange.next().await;
+    let violation = DownCause::Violation;
+    assert!(matches!(ended, ShareInput::Unlinked { cause, .. } if cause == violation));
 }

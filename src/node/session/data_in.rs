@@ -77,7 +77,8 @@ impl Reader {
         self.stream.read_exact(&mut header).await.map_err(closed)?;
         let header = DataHeader::decode(&header).map_err(|error| violation(error.to_string()))?;
         self.received += u64::from(header.len);
-        if self.received > self.session.0.asked_bytes.load(Ordering::Relaxed) + UNASKED_BYTES_MAX {
+        let asked = self.session.0.asked_bytes.load(Ordering::Relaxed);
+        if self.received > asked + UNASKED_BYTES_MAX {
             return Err(violation("bytes nobody asked for"));
         }
         let len = header.len as usize;
@@ -87,6 +88,8 @@ impl Reader {
             return self.drop_bytes(len).await;
         };
         match header.kind {
+            // No memory for them: whoever is asked for nothing could hold a piece's worth for as long as it likes.
+            DataKind::Piece { .. } if self.received > asked => self.drop_bytes(len).await,
             DataKind::Piece { piece, offset } => {
                 self.read_piece(share, piece, offset as usize, len).await
             }
@@ -199,8 +202,10 @@ impl Reader {
                 allowed = end.min(allowed + down.take_max());
                 down.take(allowed - collected.filled).await;
             }
+            let wait = collected.buffer.wait(&self.session.0.squeezed);
             let into = &mut collected.buffer[collected.filled..allowed];
             let len = self.stream.read(into).await.map_err(closed)?;
+            collected.buffer.waited(wait, len);
             if len == 0 {
                 return Err(closed(std::io::ErrorKind::UnexpectedEof.into()));
             }

@@ -317,8 +317,10 @@ async fn write_piece(
             },
             len: len as u32,
         };
+        let wait = buffer.wait(&session.0.squeezed);
         let slice = buffer.with_header(header.encode(), offset, len);
         stream.write_all(slice).await?;
+        buffer.waited(wait, len);
         offset += len;
     }
 }

@@ -5,6 +5,7 @@
 //! given. When one ends, all end, and every share linked here is told at once. Source:
 //! `src/wire/PROTOCOL.md`.
 
+mod allowance;
 mod checks;
 mod control;
 mod data_in;
@@ -15,7 +16,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::{Notify, mpsc};
+use tokio::sync::{Notify, Semaphore, mpsc};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -36,6 +37,10 @@ const DATA_QUEUE_MAX: usize = 1_024;
 
 /// Bytes that may arrive without having been asked for.
 const UNASKED_BYTES_MAX: u64 = 1024 * 1024;
+
+/// Bytes of the messages of one session that wait for the actors of their shares: one as large as a frame allows, decoded.
+/// A peer that says more than they take in waits.
+const MESSAGES_LEN_MAX: usize = 256 * 1024;
 
 /// How long the control stream may still be read when another stream ended. Far more than reading takes; on a connection
 /// whose control stream lives on, a loss is told this much later.
@@ -96,6 +101,10 @@ struct Inner {
     links: Mutex<Links>,
     asked_bytes: AtomicU64,
     ending: CancellationToken,
+    /// Set when others need the memory that this session holds and does not move.
+    squeezed: CancellationToken,
+    /// Bytes of messages that shares have not taken yet: what is left of the room for them.
+    room: Arc<Semaphore>,
     /// Set once everything queued before a goodbye was written.
     flushed: Notify,
     /// Why the session ended, from whoever noticed first.
@@ -137,6 +146,8 @@ impl Session {
             links: Mutex::default(),
             asked_bytes: AtomicU64::new(0),
             ending: CancellationToken::new(),
+            squeezed: CancellationToken::new(),
+            room: Arc::new(Semaphore::new(MESSAGES_LEN_MAX)),
             flushed: Notify::new(),
             reason: OnceLock::new(),
             shop: Arc::clone(&shop),
@@ -315,7 +326,16 @@ impl Session {
             return;
         };
         self.open(&share);
-        self.lock_links().theirs.insert(number, share.clone());
+        let before = {
+            let mut links = self.lock_links();
+            let mut theirs = links.theirs.values();
+            let is_linked = theirs.any(|known| known.id == share.id);
+            links.theirs.insert(number, share.clone());
+            is_linked
+        };
+        if before {
+            return self.end(DownCause::Violation, "a share that is open already");
+        }
         self.tell(&share, ShareInput::Linked(self.clone()));
     }
 

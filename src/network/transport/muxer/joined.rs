@@ -1,5 +1,6 @@
 //! What lies between yamux and the encryption: the header of a frame, which yamux writes by itself, leaves together with
-//! the body that follows. Alone it would be a record and a system call of its own. It also sees the pace.
+//! the body that follows. Alone it would be a record and a system call of its own. It also sees the pace, and stops reading while
+//! too much is unread.
 
 use std::io::{self, IoSlice};
 use std::pin::Pin;
@@ -10,6 +11,7 @@ use std::time::Instant;
 use futures::{AsyncRead, AsyncWrite};
 
 use super::pace::{Meter, Pace};
+use super::unread::Unread;
 
 /// The header of a yamux frame. Longer writes are bodies, and take what waits along.
 const HEADER_LEN: usize = 12;
@@ -25,15 +27,17 @@ pub(super) struct Joined<C> {
     waiting: Vec<u8>,
     meter: Meter,
     pace: Arc<Pace>,
+    unread: Arc<Unread>,
 }
 
 impl<C: AsyncRead + AsyncWrite + Unpin> Joined<C> {
-    pub(super) fn new(inner: C, pace: Arc<Pace>) -> Self {
+    pub(super) fn new(inner: C, pace: Arc<Pace>, unread: Arc<Unread>) -> Self {
         Self {
             inner,
             waiting: Vec::with_capacity(WAITING_MAX),
             meter: Meter::default(),
             pace,
+            unread,
         }
     }
 
@@ -76,7 +80,10 @@ impl<C: AsyncRead + AsyncWrite + Unpin> AsyncRead for Joined<C> {
         cx: &mut Context<'_>,
         bytes: &mut [u8],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.inner).poll_read(cx, bytes)
+        ready!(self.unread.poll_room(cx));
+        let len = ready!(Pin::new(&mut self.inner).poll_read(cx, bytes))?;
+        self.unread.on_received(&bytes[..len]);
+        Poll::Ready(Ok(len))
     }
 }
 
@@ -167,7 +174,7 @@ mod tests {
             most,
             writes: Vec::new(),
         };
-        let mut joined = Joined::new(sink, Arc::default());
+        let mut joined = Joined::new(sink, Arc::default(), Arc::new(Unread::new(Arc::default())));
         for bytes in [&[1; 12][..], &[2; 12], &[3; 40], &[4; 12]] {
             joined.write_all(bytes).await.unwrap();
         }

@@ -19,7 +19,10 @@ const PATIENCE: Duration = Duration::from_secs(20);
 fn pair() -> (Muxer<End>, Connection<End>) {
     let (ours, theirs) = tokio::io::duplex(1 << 16);
     let theirs = Connection::new(theirs.compat(), Config::default(), Mode::Client);
-    (Muxer::new(ours.compat(), Mode::Server), theirs)
+    (
+        Muxer::new(ours.compat(), Mode::Server, Arc::default()),
+        theirs,
+    )
 }
 
 /// Drives our end until it ends; the streams of the peer come out of the queue.
