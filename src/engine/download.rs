@@ -786,7 +786,7 @@ mod tests {
             assert_eq!(download.waiting().count(), usize::from(waits));
         }
         download.on_serving();
-        assert!(!download.waiting().next().is_some());
+        assert!(download.waiting().next().is_none());
     }
 
     /// Lets so many seconds pass from `now` on; the moment when they have.
