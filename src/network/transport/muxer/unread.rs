@@ -22,8 +22,9 @@ const ALL_MAX: usize = 64 * 1024 * 1024;
 const SHARE: usize = 320 * 1024;
 
 /// What a frame takes beside its bytes: an allocation of at least 32, its place of 32 in the queue of yamux and of 4 in that
-/// here, both of which double when they are full and are there three times then.
-const FRAME_COST: usize = 144;
+/// here, both of which double when they are full and are there three times then; a third more for what allocators and pages
+/// add.
+const FRAME_COST: usize = 192;
 
 const HEADER_LEN: usize = 12;
 const SYN: u16 = 1;
