@@ -37,6 +37,8 @@ pub(super) struct Fresh {
     deaf: BTreeMap<PeerKey, Time>,
     /// When the oldest suggestion lapses that was not taken up.
     lapses: Option<Time>,
+    /// Suggestions that lapsed since one was taken up.
+    lapsed_in_row: usize,
 }
 
 impl Fresh {
@@ -52,6 +54,7 @@ impl Fresh {
             unsent,
             deaf: BTreeMap::new(),
             lapses: None,
+            lapsed_in_row: 0,
         }
     }
 
@@ -95,7 +98,10 @@ impl Fresh {
             return;
         }
         match self.promises.get_mut(&piece) {
-            Some(promise) if promise.peer == peer => promise.suggested = None,
+            Some(promise) if promise.peer == peer => {
+                promise.suggested = None;
+                self.lapsed_in_row = 0;
+            }
             Some(_) => {}
             None => self.promise(peer, piece, None),
         }
@@ -160,7 +166,7 @@ impl Fresh {
 
     /// Whether a suggestion is on its way that is likely to be taken up.
     pub(super) fn is_suggesting(&self, now: Time) -> bool {
-        self.lapses.is_some_and(|at| now < at)
+        self.lapsed_in_row < tuning::LAPSED_IN_ROW_MAX && self.lapses.is_some_and(|at| now < at)
     }
 
     pub(super) fn deadline(&self) -> Option<Time> {
@@ -185,6 +191,7 @@ impl Fresh {
             }
         }
         self.lapses = next;
+        self.lapsed_in_row += lapsed.len();
         for (piece, peer) in lapsed {
             self.break_promise(piece);
             self.unsent.push(piece);
@@ -302,6 +309,29 @@ mod tests {
         pieces.sort_unstable();
         assert_eq!(pieces, [3, 4, 5]);
         assert!(fresh.is_suggesting(at(0)));
+    }
+
+    #[test]
+    fn suggestions_that_nobody_takes_up_hold_nothing_back_until_one_is() {
+        let mut fresh = fresh(1);
+        let piece = PieceIndex::new(0);
+        let mut now = at(0);
+        for peer in 0..20 {
+            let made = fresh.suggest(now, [PeerKey(peer)].into_iter(), &Held(0));
+            assert_eq!(made, [(PeerKey(peer), piece)]);
+            let holds_back = (peer as usize) < tuning::LAPSED_IN_ROW_MAX;
+            assert_eq!(fresh.is_suggesting(now), holds_back, "after {peer} lapsed");
+            now = now + tuning::SUGGESTION_LAPSES;
+            fresh.on_time(now);
+        }
+        let [takes_up, next] = [100, 101].map(PeerKey);
+        fresh.suggest(now, [takes_up].into_iter(), &Held(0));
+        fresh.on_request(takes_up, piece);
+        fresh.on_served(piece);
+        fresh.on_unsent(piece);
+        let made = fresh.suggest(now, [next].into_iter(), &Held(0));
+        assert_eq!(made, [(next, piece)]);
+        assert!(fresh.is_suggesting(now), "one was taken up");
     }
 
     #[test]

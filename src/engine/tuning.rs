@@ -127,6 +127,10 @@ pub const SUGGESTION_LAPSES: Duration = Duration::from_millis(500);
 /// See [`SUGGESTION_LAPSES`]: the piece may have been on its way from somebody slow just then.
 pub const SUGGESTION_REST: Duration = Duration::from_secs(5);
 
+/// After so many suggestions in a row that nobody took up, a seed no longer holds back repeats for the next: with
+/// thirteen peers whose windows are full it would serve nobody ever again.
+pub const LAPSED_IN_ROW_MAX: usize = 8;
+
 /// Pieces that an idle uplink offers: those it got last.
 pub const OFFERED_PIECES: usize = 16;
 

@@ -267,3 +267,11 @@ fn peers_that_all_lack_the_same_pieces_meet_the_seed_that_joins_late() {
     assert!(last > seconds(30), "the late seed was needed: {last:?}");
     assert!(last < seconds(90), "{last:?}");
 }
+
+#[test]
+fn a_seed_whose_suggestions_nobody_takes_up_serves_what_it_is_asked_for() {
+    // Thirteen peers, most of them liars, wait at the only seed, have no room for what it suggests, and so
+    // always leave one suggestion open.
+    let report = run(&Scenario::many(13_320));
+    assert_eq!(report.broken, []);
+}
