@@ -56,8 +56,10 @@ impl Transfer {
             return;
         }
         self.rate.add(now, u64::from(bytes));
-        if let Some(state) = self.peers.get_mut(&peer) {
-            state.download.on_bytes(now, piece, bytes);
+        if let Some(state) = self.peers.get_mut(&peer)
+            && state.download.on_bytes(now, piece, bytes)
+        {
+            self.table.found_near(peer);
         }
         if self.pieces.is_open(piece) {
             self.last_byte = now;

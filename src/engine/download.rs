@@ -245,13 +245,17 @@ impl Download {
         self.suspect_since.take().is_some()
     }
 
-    pub(super) fn on_bytes(&mut self, now: Time, piece: PieceIndex, bytes: u32) {
+    /// Bytes of a piece came. True when they are its first and came so soon after we asked that the peer is near.
+    pub(super) fn on_bytes(&mut self, now: Time, piece: PieceIndex, bytes: u32) -> bool {
         self.rate.add(now, u64::from(bytes));
-        if let Some(asked) = self.asked.get_mut(&piece) {
-            asked.received = asked.received.saturating_add(bytes).min(asked.len);
-            asked.began.get_or_insert(now);
-        }
         self.told_to_wait = false;
+        let Some(asked) = self.asked.get_mut(&piece) else {
+            return false;
+        };
+        asked.received = asked.received.saturating_add(bytes).min(asked.len);
+        let is_first = asked.began.is_none();
+        asked.began.get_or_insert(now);
+        is_first && now.duration_since(asked.at) <= tuning::NEAR_ANSWER_MAX
     }
 
     /// Pieces that will not be sent soon, and when they were asked; none unless the peer told us to wait in a

@@ -90,6 +90,8 @@ pub enum Input {
         peer: PeerKey,
         /// How we heard of it.
         source: Source,
+        /// Whether an address of it is on this machine or in one of its subnets.
+        near: bool,
     },
     /// A dial we asked for failed.
     ConnectFailed {

@@ -93,12 +93,12 @@ impl Offers {
     }
 
     /// Who is to be offered what, so that `idle` places find somebody to serve. `lacking` lists the peers
-    /// that lack a piece.
+    /// that lack a piece, with whether each is near: those are chosen mostly, since they answer sooner.
     pub(super) fn make(
         &mut self,
         now: Time,
         idle: usize,
-        lacking: impl Fn(PieceIndex) -> Vec<PeerKey>,
+        lacking: impl Fn(PieceIndex) -> Vec<(PeerKey, bool)>,
         random: &mut Random,
     ) -> Vec<(PeerKey, PieceIndex)> {
         let mut offers = Vec::new();
@@ -124,7 +124,7 @@ impl Offers {
 
     fn choose(
         &self,
-        lacking: impl Fn(PieceIndex) -> Vec<PeerKey>,
+        lacking: impl Fn(PieceIndex) -> Vec<(PeerKey, bool)>,
         random: &mut Random,
     ) -> Option<(PeerKey, PieceIndex)> {
         self.recent.iter().find_map(|piece| {
@@ -133,8 +133,15 @@ impl Offers {
                 self.made.iter().any(same)
             };
             let mut peers = lacking(*piece);
-            peers.retain(|peer| !was_made(peer));
-            (!peers.is_empty()).then(|| (peers[random.random_range(0..peers.len())], *piece))
+            peers.retain(|(peer, _)| !was_made(peer));
+            let is_distant = |(_, near): &(PeerKey, bool)| !near;
+            if peers.iter().any(is_distant)
+                && !peers.iter().all(is_distant)
+                && !random.random_ratio(1, tuning::OFFER_AFAR_OF)
+            {
+                peers.retain(|(_, near)| *near);
+            }
+            (!peers.is_empty()).then(|| (peers[random.random_range(0..peers.len())].0, *piece))
         })
     }
 }
@@ -153,8 +160,8 @@ mod tests {
         Time::from_start(Duration::from_millis(millis))
     }
 
-    fn all(_: PieceIndex) -> Vec<PeerKey> {
-        PEERS.to_vec()
+    fn all(_: PieceIndex) -> Vec<(PeerKey, bool)> {
+        PEERS.map(|peer| (peer, false)).to_vec()
     }
 
     #[test]
@@ -230,5 +237,20 @@ mod tests {
         assert_eq!(offers.take_lapsed(at(21)), []);
         assert_eq!(offers.take_lapsed(lapses), [(PEERS[1], offered)]);
         assert_eq!(offers.early_deadline(), None);
+    }
+
+    #[test]
+    fn near_peers_are_offered_most_and_distant_ones_some() {
+        let mut random = Random::seed_from_u64(1);
+        let mixed = |_| PEERS.map(|peer| (peer, peer == PEERS[2])).to_vec();
+        let mut near = 0;
+        for piece in 0..1_000 {
+            let mut offers = Offers::default();
+            offers.add(at(0), PieceIndex::new(piece));
+            let made = offers.make(at(0), 1, mixed, &mut random);
+            near += usize::from(made[0].0 == PEERS[2]);
+        }
+        // Three of four, and a third of the rest.
+        assert!((790..=875).contains(&near), "{near} of 1,000");
     }
 }

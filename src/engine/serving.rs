@@ -128,7 +128,8 @@ impl Transfer {
             let lacks =
                 |state: &Peer| !state.holdings.contains(piece) && !state.download.is_quiet(now);
             let lacking = self.peers.iter().filter(|(_, state)| lacks(state));
-            lacking.map(|(peer, _)| *peer).collect()
+            let told = lacking.map(|(peer, _)| (*peer, self.table.is_near(*peer)));
+            told.collect()
         };
         for (peer, piece) in self.offers.make(now, idle, lacking, &mut self.random) {
             self.send(peer, ShareMessage::Suggest { piece: piece.get() });

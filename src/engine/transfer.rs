@@ -159,7 +159,7 @@ impl Transfer {
         );
         match input {
             Input::Tick => {}
-            Input::Candidate { peer, source } => self.table.heard(peer, source),
+            Input::Candidate { peer, source, near } => self.table.heard(peer, source, near),
             Input::ConnectFailed { peer } => self.table.dial_failed(now, peer),
             Input::PeerUp { peer } => self.on_peer_up(now, peer),
             Input::PeerDown { peer, cause } => self.on_peer_down(now, peer, cause),

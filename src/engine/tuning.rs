@@ -195,6 +195,17 @@ pub const USELESS_AFTER: Duration = Duration::from_secs(20);
 /// Peers parted from at one look.
 pub const TURNOVER_PEERS_MAX: usize = 2;
 
+/// Peers nearby beyond which distant ones are dialled first: links out of each subnet keep the swarm one component,
+/// and bring pieces that nobody nearby holds yet.
+pub const PEERS_NEAR: usize = 30;
+
+/// One of so many offers goes to any peer that lacks the piece, the others to near ones: pieces leave each neighbourhood.
+pub const OFFER_AFAR_OF: u32 = 4;
+
+/// A peer whose first byte of a piece was here this soon after an idle line asked for it is near: within a city, or
+/// on a link without a queue.
+pub const NEAR_ANSWER_MAX: Duration = Duration::from_millis(10);
+
 /// Dials under way at once for a share.
 pub const DIALS_MAX: usize = 8;
 
@@ -238,6 +249,7 @@ const _: () = assert!(ANSWER_MIN.as_millis() < SILENCE_MIN.as_millis());
 const _: () = assert!(SILENCE_MAX.as_millis() < SUSPECT_MAX.as_millis());
 const _: () = assert!(1 <= SERVED_PEERS_MIN && SERVED_PEERS_MIN <= SERVED_PEERS_MAX);
 const _: () = assert!(PEERS_TARGET <= PEERS_MAX && PEERS_MAX <= CANDIDATES_MAX);
+const _: () = assert!(PEERS_NEAR < PEERS_TARGET);
 const _: () = assert!(BACKOFF_MIN.as_millis() <= BACKOFF_MAX.as_millis());
 const _: () = assert!(RUNS_PER_MESSAGE_MAX * 10 <= crate::wire::FRAME_LEN_MAX);
 const _: () = assert!(REQUESTS_MAX as usize <= RUNS_PER_MESSAGE_MAX);

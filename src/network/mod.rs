@@ -171,8 +171,8 @@ pub enum NetworkEvent {
     Providers {
         /// The key looked up.
         key: [u8; 32],
-        /// Who claims to provide it; at least one.
-        peers: Vec<PeerId>,
+        /// Who claims to provide it, at least one, and where it may be.
+        peers: Vec<(PeerId, Vec<Multiaddr>)>,
     },
     /// A lookup ended, with or without providers.
     LookupDone {

@@ -60,7 +60,9 @@ impl Node {
 
     async fn providers(&mut self, wanted: [u8; 32]) -> Vec<PeerId> {
         self.next(|event| match event {
-            NetworkEvent::Providers { key, peers } if key == wanted => Some(peers),
+            NetworkEvent::Providers { key, peers } if key == wanted => {
+                Some(peers.into_iter().map(|(peer, _)| peer).collect())
+            }
             _ => None,
         })
         .await
@@ -417,7 +419,9 @@ async fn a_key_is_found_through_a_third_node_and_its_provider_dialled_by_name_al
             a.handle.lookup(key).await;
             let found = a
                 .next(|event| match event {
-                    NetworkEvent::Providers { peers, .. } => Some(peers),
+                    NetworkEvent::Providers { peers, .. } => {
+                        Some(peers.into_iter().map(|(peer, _)| peer).collect())
+                    }
                     NetworkEvent::LookupDone { .. } => Some(Vec::new()),
                     _ => None,
                 })

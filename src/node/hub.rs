@@ -20,6 +20,7 @@ use super::memory::Memory;
 use super::session::{Session, Shop};
 use super::share::{SessionId, Share, ShareInput};
 use super::status::{NodeEvent, Told};
+use super::subnets::Subnets;
 use crate::content::{Multiaddr, PeerId};
 use crate::engine::{DownCause, Source};
 use crate::network::{
@@ -39,6 +40,9 @@ const KEEP_MAX: Duration = Duration::from_secs(8);
 const NEIGHBOURS_FIRST: Duration = Duration::from_millis(300);
 const NEIGHBOURS_LATER: Duration = Duration::from_secs(2);
 const NEIGHBOURS_FIRST_LOOKS: u32 = 10;
+
+/// How long the subnets of this machine are believed: interfaces come and go, and lids close.
+const SUBNETS_LAST: Duration = Duration::from_secs(10);
 
 /// What the larger of two peer ids leaves the smaller to dial first when multicast or a third peer told of them. On a LAN a dial takes
 /// milliseconds; a peer that is complete never dials, so all of this is lost when the larger one fetches.
@@ -70,6 +74,8 @@ pub(super) struct Hub {
     /// Nodes that speak libp2p and not our protocol, with until when they are left alone.
     foreign: Mutex<BTreeMap<PeerId, Instant>>,
     own_records: Mutex<Arc<OwnRecords>>,
+    /// Which addresses are near, and when that was looked at.
+    subnets: Mutex<Option<(Instant, Arc<Subnets>)>>,
     pub(super) memory: Memory,
     /// Held so that no other process takes this identity.
     lease: Mutex<Lease>,
@@ -94,6 +100,7 @@ impl Hub {
             nearby: Mutex::default(),
             foreign: Mutex::default(),
             own_records: Mutex::default(),
+            subnets: Mutex::default(),
             memory,
             lease: Mutex::new(lease),
         }
@@ -105,6 +112,20 @@ impl Hub {
             at: std::time::SystemTime::now(),
             event,
         });
+    }
+
+    /// The subnets that this machine is in, not older than [`SUBNETS_LAST`].
+    pub(super) fn subnets(&self) -> Arc<Subnets> {
+        let now = Instant::now();
+        let mut known = self.subnets.lock().unwrap_or_else(PoisonError::into_inner);
+        match &*known {
+            Some((at, subnets)) if now.duration_since(*at) < SUBNETS_LAST => Arc::clone(subnets),
+            _ => {
+                let subnets = Arc::new(Subnets::look());
+                *known = Some((now, Arc::clone(&subnets)));
+                subnets
+            }
+        }
     }
 
     // -- sessions ---------------------------------------------------------------------------------
@@ -325,7 +346,6 @@ impl Hub {
                 Some(NetworkEvent::Reached { peer, address }) => self.memory.reached(peer, address),
                 Some(NetworkEvent::Providers { key, peers }) => {
                     if let Some(share) = self.shop.shares.by_provider_key(&key) {
-                        let peers = peers.into_iter().map(|peer| (peer, Vec::new())).collect();
                         let _ = share.inputs.try_send(ShareInput::Candidates {
                             peers,
                             source: Source::Dht,

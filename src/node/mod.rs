@@ -22,6 +22,7 @@ mod session;
 mod share;
 mod status;
 mod stream;
+mod subnets;
 
 pub use crate::network::host_folder;
 pub use config::{FetchOptions, NodeConfig};

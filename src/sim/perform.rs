@@ -84,6 +84,9 @@ impl<M: Machine> Swarm<'_, M> {
         let heard = Fact::Heard { way, message: None };
         self.checks.on(self.now, &heard);
         self.nodes[node].report.received += u64::from(bytes);
+        if !self.is_near(node, from) {
+            self.nodes[node].report.from_afar += u64::from(bytes);
+        }
         if self.scenario.watched == Some(node) {
             let slot = (self.now.since_start().as_millis() / GOODPUT_SLOT.as_millis()) as usize;
             self.goodput.resize(self.goodput.len().max(slot + 1), 0);

@@ -14,6 +14,8 @@ pub struct NodeReport {
     pub finished: Option<Duration>,
     /// Piece bytes received.
     pub received: u64,
+    /// Those of them that came from another region.
+    pub from_afar: u64,
     /// Piece bytes that were kept. The others were second copies, bad pieces, or pieces cut short.
     pub kept: u64,
     /// Piece bytes sent.

@@ -301,8 +301,7 @@ impl<M: Machine> Swarm<'_, M> {
             Happening::Left => self.gone(node, DownCause::Left),
             Happening::Found(peers) => {
                 for peer in peers.into_iter().map(PeerKey) {
-                    let source = Source::Dht;
-                    self.input(node, Input::Candidate { peer, source });
+                    self.hears_of(node, peer, Source::Dht);
                 }
             }
             Happening::Arrival { connection, what } => {
@@ -327,6 +326,7 @@ impl<M: Machine> Swarm<'_, M> {
             Arrival::Up if is_live => {
                 self.speaks(node, connection, true);
                 let peer = key(peer);
+                self.hears_of(node, peer, Source::Inbound);
                 self.input(node, Input::PeerUp { peer });
                 let peers = self.nodes[node].speaks_with;
                 self.checks.on(self.now, &Fact::Speaks { node, peers });
@@ -394,9 +394,18 @@ impl<M: Machine> Swarm<'_, M> {
         if node == 0 {
             self.input(node, Input::Tick);
         } else {
-            let (peer, source) = (key(0), Source::Given);
-            self.input(node, Input::Candidate { peer, source });
+            self.hears_of(node, key(0), Source::Given);
         }
+    }
+
+    /// Those of one region are near each other, as those of a subnet are.
+    pub(super) fn is_near(&self, a: usize, b: usize) -> bool {
+        self.scenario.nodes[a].region == self.scenario.nodes[b].region
+    }
+
+    fn hears_of(&mut self, node: usize, peer: PeerKey, source: Source) {
+        let near = self.is_near(node, peer.0 as usize);
+        self.input(node, Input::Candidate { peer, source, near });
     }
 
     // -- faults -----------------------------------------------------------------------------------

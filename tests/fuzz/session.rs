@@ -114,6 +114,7 @@ impl Played {
             0 => Input::Candidate {
                 peer,
                 source: Source::Given,
+                near: peer.0 % 2 == 1,
             },
             1 => Input::ConnectFailed { peer },
             2 | 3 => Input::PeerUp { peer },

@@ -1,6 +1,6 @@
 //! How near swarms come to the theoretical optimum.
 
-use shoal::sim::{Scenario, run};
+use shoal::sim::{NodeReport, REGION_COUNT, Scenario, run};
 
 #[test]
 fn a_sound_swarm_wastes_next_to_nothing_and_the_seed_sends_little_more_than_one_copy() {
@@ -47,4 +47,22 @@ fn a_lone_seed_brings_its_swarm_near_the_theoretical_optimum() {
             last / optimum
         );
     }
+}
+
+#[test]
+fn pieces_come_from_nearby_and_the_swarm_stays_one() {
+    // Four regions of fifty, up to 110 ms apart, one seed: 67 % came from afar when nearness was not known, in the same time.
+    let mut scenario = Scenario::plain(1, 199, 256, 1_000_000);
+    for (index, node) in scenario.nodes.iter_mut().enumerate() {
+        node.region = (index % usize::from(REGION_COUNT)) as u8;
+    }
+    let report = run(&scenario);
+    assert_eq!(report.broken, []);
+    assert_eq!(report.parts_max, 1);
+    let sum = |of: fn(&NodeReport) -> u64| report.nodes.iter().map(of).sum::<u64>();
+    let afar = sum(|node| node.from_afar) as f64 / sum(|node| node.received) as f64;
+    assert!(afar <= 0.55, "{:.1} % came from afar", afar * 100.0);
+    let last = report.last_finish(1..200).expect("all finish");
+    let over = last.as_secs_f64() * 1e6 / scenario.total() as f64;
+    assert!(over <= 1.25, "{over:.3} times the bound");
 }

@@ -100,15 +100,17 @@ impl Driver {
             true => Speaker::ThisMachine,
             false => Speaker::Elsewhere,
         };
-        for peer in &new {
+        let mut peers = Vec::with_capacity(new.len());
+        for peer in new {
             let mut around = Around {
                 swarm: &mut self.swarm,
                 listening: &self.listening,
             };
-            let claimed = around.kademlia_addresses(peer);
-            self.learn(*peer, claimed, speaker, Routing::Leave);
+            let claimed = around.kademlia_addresses(&peer);
+            let addresses = self.learn(peer, claimed, speaker, Routing::Leave);
+            peers.push((peer, addresses));
         }
-        self.emit(NetworkEvent::Providers { key, peers: new });
+        self.emit(NetworkEvent::Providers { key, peers });
     }
 
     /// A peer announced a key of its own (Kademlia let only its own through).

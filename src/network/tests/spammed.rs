@@ -116,7 +116,7 @@ async fn finds(asker: &mut Node, key: [u8; 32], provider: PeerId) -> bool {
         loop {
             match asker.events.recv().await.expect("the driver runs") {
                 NetworkEvent::Providers { key: of, peers } if of == key => {
-                    found |= peers.contains(&provider);
+                    found |= peers.iter().any(|(peer, _)| *peer == provider);
                 }
                 NetworkEvent::LookupDone { key: of } if of == key => return,
                 _ => {}

@@ -87,7 +87,7 @@ async fn first_byte(known: &Member, key: [u8; 32]) -> Duration {
                 _ => None,
             })
             .await;
-        for peer in found {
+        for (peer, _) in found {
             let opened = newcomer.handle.open_session(Some(peer), Vec::new()).await;
             let Ok(mut session) = opened else { continue };
             let mut byte = [0];

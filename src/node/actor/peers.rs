@@ -56,11 +56,19 @@ impl Actor {
         }
         self.sources.insert(peer, source);
         if self.transfer.is_some() {
-            let peer = self.key(peer);
-            self.engine(Input::Candidate { peer, source });
+            self.tell_candidate(peer, source);
         } else if is_new && self.fetch.is_some() && !self.linked.contains_key(&peer) {
             perform::connect(self, peer);
         }
+    }
+
+    /// The engine hears of a peer.
+    pub(super) fn tell_candidate(&mut self, peer: PeerId, source: Source) {
+        let addresses = self.addresses.get(&peer).map_or(&[][..], Vec::as_slice);
+        let subnets = self.hub.subnets();
+        let near = addresses.iter().any(|address| subnets.contain(address));
+        let peer = self.key(peer);
+        self.engine(Input::Candidate { peer, source, near });
     }
 
     pub(in crate::node) fn dial_failed(&mut self, peer: PeerId) {
@@ -196,10 +204,13 @@ impl Actor {
             return;
         };
         if !std::mem::replace(&mut linked.is_up, true) {
-            let is_local = is_loopback(linked.session.remote_address());
+            let address = linked.session.remote_address().clone();
+            let is_local = is_loopback(&address);
             self.exchange.up(Instant::now(), peer, is_local);
             self.dialled.remove(&peer);
-            let peer = self.key(peer);
+            let near = self.hub.subnets().contain(&address);
+            let (peer, source) = (self.key(peer), Source::Inbound);
+            self.engine(Input::Candidate { peer, source, near });
             self.engine(Input::PeerUp { peer });
         }
     }

@@ -268,8 +268,7 @@ impl Actor {
             .map(|(peer, source)| (*peer, *source))
             .collect();
         for (peer, source) in sources {
-            let peer = self.key(peer);
-            self.engine(Input::Candidate { peer, source });
+            self.tell_candidate(peer, source);
         }
         let linked: Vec<(PeerId, bool)> = self
             .linked
