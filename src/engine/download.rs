@@ -1,9 +1,13 @@
-//! What one peer owes us: its outstanding requests, its window, and when it is judged silent or slow.
+//! What one peer owes us: its outstanding requests and its window.
 //!
-//! Takes plain numbers and times; knows no other peer and no piece state. A request is *relied on*
-//! until its piece is asked elsewhere; a request no longer relied on may still be answered (late).
+//! `estimate` says when they will be answered, `judgement` when the peer is silent or slow. All take plain numbers and
+//! times and know no other peer and no piece state. A request is *relied on* until its piece is asked elsewhere; one that
+//! is no longer relied on may still be answered (late).
 //! Called by `transfer`. Sources: BEP 3 (pipelining), libtorrent `request_queue_time` for the idea of
 //! a window in time; values in `tuning`.
+
+mod estimate;
+mod judgement;
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -12,23 +16,7 @@ use super::rate::Rate;
 use super::{Time, tuning};
 use crate::content::PieceIndex;
 
-/// Time after which an answer is taken as never coming when the peer has shown no rate.
-const NEVER: Duration = Duration::from_secs(3_600);
-
-/// How a request comes along.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Progress {
-    /// It is surely not being sent yet: the peer told us to wait, or others come before it.
-    Waits {
-        /// Until it is here.
-        left: Duration,
-    },
-    /// Its bytes arrive, or ought to by now.
-    Arrives {
-        /// Until it is here; zero while it is too early to tell.
-        left: Duration,
-    },
-}
+pub(super) use estimate::Progress;
 
 /// One request.
 #[derive(Clone, Copy, Debug)]
@@ -46,33 +34,9 @@ pub(super) struct Asked {
 }
 
 impl Asked {
-    /// Until the rest of a piece is here that has begun to arrive.
-    fn left(self, now: Time) -> Option<Duration> {
-        let served = now.duration_since(self.began?);
-        let left = u128::from(self.len - self.received);
-        let micros = left * served.as_micros() / u128::from(self.received.max(1));
-        Some(Duration::from_micros(u64::try_from(micros).unwrap_or(u64::MAX)).min(NEVER))
-    }
-
     /// Orders requests by when they are served: those that arrive, then as they were sent.
     fn place(&self, piece: PieceIndex) -> (bool, Time, PieceIndex) {
         (self.began.is_none(), self.at, piece)
-    }
-}
-
-/// What a peer has to send before a piece.
-#[derive(Clone, Copy, Debug, Default)]
-struct Ahead {
-    count: u32,
-    bytes: u64,
-}
-
-impl Ahead {
-    fn and(self, asked: Asked) -> Self {
-        Self {
-            count: self.count + 1,
-            bytes: self.bytes + u64::from(asked.len - asked.received),
-        }
     }
 }
 
@@ -312,225 +276,9 @@ impl Download {
         self.window_bytes = (self.window_bytes / 2).max(self.window_bytes_min);
     }
 
-    // -- judgement --------------------------------------------------------------------------------
-
-    /// We were not there to hear anything: silence is counted from now on.
-    pub(super) fn forgive(&mut self, now: Time) {
-        self.last_heard = now;
-        self.silent_since = now;
-        self.busy_since = now;
-        if let Some(since) = &mut self.suspect_since {
-            *since = now;
-        }
-    }
-
-    /// A piece had to be asked elsewhere because it comes so slowly, or none came for long.
-    pub(super) fn snub(&mut self, now: Time) {
-        if !self.is_snubbed(now) {
-            let span = tuning::SNUB_SPAN * (1 << self.snubs.min(tuning::SNUB_DOUBLINGS_MAX));
-            self.snubbed_until = Some(now + span);
-            self.snubs += 1;
-        }
-    }
-
-    /// Whether it was snubbed and has sent no whole piece since: what others hold is asked of them.
-    pub(super) fn is_on_probation(&self) -> bool {
-        self.snubs > 0
-    }
-
-    pub(super) fn is_snubbed(&self, now: Time) -> bool {
-        self.snubbed_until.is_some_and(|until| now < until)
-    }
-
-    /// Another `span` has passed: who owes a piece for [`tuning::BARREN_AFTER`] in all is snubbed.
-    pub(super) fn on_span(&mut self, now: Time, span: Duration) {
-        if self.relied_count > 0 {
-            self.owed += span;
-        }
-        if self.owed >= tuning::BARREN_AFTER {
-            self.owed = Duration::ZERO;
-            self.snub(now);
-        }
-    }
-
-    /// We said something to it.
-    pub(super) fn on_told(&mut self, now: Time) {
-        self.last_told = now;
-    }
-
-    /// When it is to hear that we are alive and still wait, if it is told nothing else until then.
-    pub(super) fn reminder(&self) -> Option<Time> {
-        (self.relied_count > 0).then(|| self.last_told + tuning::HEARTBEAT)
-    }
-
-    /// Whether it has said nothing for [`tuning::QUIET_AFTER`], asked or not.
-    pub(super) fn is_quiet(&self, now: Time) -> bool {
-        now.duration_since(self.last_heard) >= tuning::QUIET_AFTER
-    }
-
-    pub(super) fn is_suspect(&self) -> bool {
-        self.suspect_since.is_some()
-    }
-
-    pub(super) fn become_suspect(&mut self, now: Time) {
-        self.suspect_since = Some(now);
-    }
-
-    /// When its last whole piece came, or else when it was met.
-    pub(super) fn last_arrival(&self) -> Time {
-        self.last_arrival
-    }
-
-    fn silence_limit(&self) -> Duration {
-        let adaptive = self.piece_time.unwrap_or_default() * tuning::SILENCE_PIECE_TIMES;
-        adaptive.clamp(tuning::SILENCE_MIN, tuning::SILENCE_MAX)
-    }
-
-    /// When this peer is to be judged silent, or its session is to end because it was, if nothing is
-    /// heard until then.
-    pub(super) fn deadline(&self) -> Option<Time> {
-        match self.suspect_since {
-            Some(since) => Some(since + tuning::SUSPECT_MAX),
-            None if self.relied_count > 0 => {
-                let silent = self.silent_since + self.silence_limit();
-                Some(silent.max(self.busy_since + tuning::ANSWER_MIN))
-            }
-            None => None,
-        }
-    }
-
-    /// How long until a piece of `len` bytes would be here if it were asked of this peer now.
-    pub(super) fn time_for_new(&self, now: Time, len: u32) -> Duration {
-        let rate = self.rate.bytes_per_sec(now);
-        let bytes = self.relied_left() + u64::from(len);
-        if rate == 0 {
-            let known = self.piece_time.unwrap_or(tuning::SILENCE_MIN);
-            let at_least = if self.is_on_probation() {
-                tuning::BARREN_AFTER
-            } else if self.is_quiet(now) {
-                tuning::SILENCE_MIN
-            } else {
-                Duration::ZERO
-            };
-            let known = known.max(at_least);
-            return known * (self.relied_count + 1);
-        }
-        span(bytes, rate)
-    }
-
-    /// How `piece` comes along: by its own speed when its bytes are arriving, else by the pieces asked
-    /// before it and the rate of the peer. `None` when it was not asked, or nothing can be said yet.
-    pub(super) fn progress(&self, now: Time, piece: PieceIndex) -> Option<Progress> {
-        let asked = *self.asked.get(&piece)?;
-        let place = asked.place(piece);
-        let ahead = self
-            .relied()
-            .filter(|(other, entry)| entry.place(*other) < place);
-        let ahead = ahead.fold(Ahead::default(), |ahead, (_, entry)| ahead.and(entry));
-        self.judge(now, asked, ahead)
-    }
-
-    /// Whether `piece` surely is not being sent yet, because another one is and will be for a while.
-    pub(super) fn is_behind(&self, now: Time, piece: PieceIndex) -> bool {
-        let waits = |asked: &&Asked| asked.began.is_none();
-        let Some(asked) = self.asked.get(&piece).filter(waits) else {
-            return false;
-        };
-        let place = asked.place(piece);
-        let goes_on = |entry: &Asked| {
-            entry
-                .left(now)
-                .is_some_and(|left| left >= tuning::OFFER_AHEAD)
-        };
-        self.relied()
-            .any(|(other, entry)| entry.place(other) < place && goes_on(&entry))
-    }
-
-    /// Whether most of `piece` is here and the rest will be soon.
-    pub(super) fn is_nearly_here(&self, now: Time, piece: PieceIndex) -> bool {
-        self.asked.get(&piece).is_some_and(|asked| {
-            asked.received >= asked.len / 2
-                && asked
-                    .left(now)
-                    .is_some_and(|left| left <= tuning::OFFER_AHEAD)
-        })
-    }
-
-    /// [`Self::progress`] of every piece relied on of which something can be said, in the order in which
-    /// they are expected.
-    pub(super) fn progresses(&self, now: Time) -> Vec<(PieceIndex, Progress)> {
-        let mut relied: Vec<_> = self.relied().collect();
-        relied.sort_unstable_by_key(|(piece, asked)| asked.place(*piece));
-        let mut ahead = Ahead::default();
-        let mut progresses = Vec::with_capacity(relied.len());
-        for (piece, asked) in relied {
-            let progress = self.judge(now, asked, ahead);
-            progresses.extend(progress.map(|progress| (piece, progress)));
-            ahead = ahead.and(asked);
-        }
-        progresses
-    }
-
-    fn judge(&self, now: Time, asked: Asked, ahead: Ahead) -> Option<Progress> {
-        if let Some(began) = asked.began {
-            let served = now.duration_since(began);
-            if served < self.judged_after(tuning::JUDGE_AFTER) {
-                return Some(Progress::Arrives {
-                    left: Duration::ZERO,
-                });
-            }
-            let left = asked.left(now).unwrap_or(NEVER);
-            return Some(Progress::Arrives { left });
-        }
-        let rate = self.rate.bytes_per_sec(now);
-        let age = now.duration_since(asked.at);
-        let is_old = age > self.judged_after(tuning::RATE_SPAN);
-        let left = match rate {
-            0 if is_old => NEVER,
-            0 => age,
-            rate => span(ahead.bytes + u64::from(asked.len), rate),
-        };
-        match ahead.count {
-            // In a short line its turn comes before a cancel would help.
-            _ if self.told_to_wait
-                && self.in_line < tuning::LINE_LEFT_FROM
-                && age < tuning::SHORT_LINE_LASTS =>
-            {
-                None
-            }
-            _ if self.told_to_wait => Some(Progress::Waits { left }),
-            0 if is_old => Some(Progress::Arrives { left }),
-            0 => None,
-            // One may have ended and the next begun without a word; not for so long, though.
-            1 if !is_old => None,
-            _ => Some(Progress::Waits { left }),
-        }
-    }
-
-    /// How long a request is not judged: `usually`, or a moment when the peer has sent no whole piece since it was
-    /// snubbed.
-    fn judged_after(&self, usually: Duration) -> Duration {
-        if self.is_on_probation() {
-            tuning::PROBATION_JUDGE_AFTER
-        } else {
-            usually
-        }
-    }
-
-    fn relied_left(&self) -> u64 {
-        self.relied()
-            .map(|(_, asked)| u64::from(asked.len - asked.received))
-            .sum()
-    }
-
     pub(super) fn rate(&self) -> &Rate {
         &self.rate
     }
-}
-
-fn span(bytes: u64, bytes_per_sec: u64) -> Duration {
-    Duration::from_micros((u128::from(bytes) * 1_000_000 / u128::from(bytes_per_sec)) as u64)
-        .min(NEVER)
 }
 
 #[cfg(test)]

@@ -1,5 +1,6 @@
 //! How windows, silence, snubs and judgements of one peer as a source come about, on plain numbers.
 
+use super::estimate::NEVER;
 use super::*;
 
 const LEN: u32 = 65_536;
