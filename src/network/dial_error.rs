@@ -7,7 +7,10 @@ use std::fmt;
 use std::io;
 
 use libp2p::core::transport::TransportError;
+use libp2p::swarm::DialError as SwarmDialError;
 use libp2p::{Multiaddr, PeerId};
+
+use super::addresses::split_peer;
 
 /// Why a session could not be opened: every address tried, with its own cause.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -141,6 +144,45 @@ fn innermost_text(error: &io::Error) -> String {
         inner = error.source();
     }
     text
+}
+
+/// What a failed dial says about its addresses: those it was `dialled` with, if it is ours, and those that the error names.
+pub(super) fn failures_of(
+    error: &SwarmDialError,
+    dialled: &[Multiaddr],
+    local_peer: PeerId,
+) -> Vec<(Multiaddr, DialFailure)> {
+    let every = |failure: DialFailure| {
+        dialled
+            .iter()
+            .map(|address| (address.clone(), failure.clone()))
+            .collect()
+    };
+    match error {
+        SwarmDialError::Transport(errors) => errors
+            .iter()
+            .map(|(address, error)| (split_peer(address).0, failure_of(error)))
+            .collect(),
+        SwarmDialError::WrongPeerId { obtained, address } => {
+            vec![(
+                split_peer(address).0,
+                DialFailure::WrongPeer { found: *obtained },
+            )]
+        }
+        SwarmDialError::LocalPeerId { address } => {
+            vec![(
+                split_peer(address).0,
+                DialFailure::WrongPeer { found: local_peer },
+            )]
+        }
+        // The swarm drops the addresses it listens on itself; none was left.
+        SwarmDialError::NoAddresses => every(DialFailure::WrongPeer { found: local_peer }),
+        SwarmDialError::Denied { .. } => every(DialFailure::Denied),
+        SwarmDialError::Aborted => every(DialFailure::Closed),
+        SwarmDialError::DialPeerConditionFalse(_) => {
+            every(DialFailure::Other("not dialled".to_owned()))
+        }
+    }
 }
 
 #[cfg(test)]

@@ -16,6 +16,8 @@
 //! | opening streams | refused or not our protocol | failed |
 //! | any | [`OPENING_TIMEOUT`] | failed |
 
+mod opening;
+
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::num::NonZeroU8;
 use std::time::{Duration, Instant};
@@ -23,13 +25,15 @@ use std::time::{Duration, Instant};
 use libp2p::swarm::dial_opts::{DialOpts, PeerCondition};
 use libp2p::swarm::{ConnectionId, DialError as SwarmDialError};
 use libp2p::{Multiaddr, PeerId};
-use tokio::sync::oneshot;
 
 use super::SessionStreams;
-use super::addresses::{is_dialable, is_quic, socket_address, split_peer};
-use super::dial_error::{DialError, DialFailure, failure_of};
+use super::addresses::{is_quic, socket_address, split_peer};
+use super::dial_error::{DialFailure, failures_of};
 use super::streams::OPEN_TIMEOUT;
 use super::transport::{QUIC_HANDSHAKE_MAX, SETUP_TIMEOUT};
+use opening::{Given, Opening, one_peer_named_by_all};
+
+pub(super) use opening::Reply;
 
 /// The whole of an `open_session`: one full dial, and time for streams on both sides of it.
 pub(super) const OPENING_TIMEOUT: Duration = Duration::from_secs(8);
@@ -63,12 +67,6 @@ const _: () = assert!(
         <= OPENING_TIMEOUT.as_millis()
 );
 
-/// A bare address, with the peer it named.
-type Given = (Multiaddr, Option<PeerId>);
-
-/// Where the answer of an opening goes.
-pub(super) type Reply = oneshot::Sender<Result<SessionStreams, DialError>>;
-
 /// What the driver knows and the state machine asks.
 pub(super) trait Surroundings {
     /// The connection to `peer` to use, if there is one that is not in `avoid`.
@@ -89,22 +87,6 @@ pub(super) enum Action {
         opening: u64,
         connection: ConnectionId,
     },
-}
-
-#[derive(Debug)]
-struct Opening {
-    reply: Reply,
-    peer: Option<PeerId>,
-    /// Bare addresses of the call, each with the peer it named.
-    given: Vec<Given>,
-    /// Those of QUIC among them that wait for the dials of TCP, until when. Only while the peer is not known.
-    held: Option<(Vec<Given>, Instant)>,
-    tried: Vec<(Multiaddr, DialFailure)>,
-    deadline: Instant,
-    /// Connections that went away or kept silent.
-    avoid: Vec<ConnectionId>,
-    /// The connection streams are being opened on, since when.
-    streams_on: Option<(ConnectionId, Instant)>,
 }
 
 /// The dials for one known peer, and who waits for them.
@@ -203,12 +185,12 @@ impl Dialling {
                 .iter()
                 .map(|(address, _)| (address.clone(), DialFailure::Denied))
                 .collect();
-            answer_failed(opening);
+            opening.answer_failed();
             return;
         }
         opening.sort_out_unusable(self.local_peer);
         if peer == Some(self.local_peer) {
-            answer_failed(opening);
+            opening.answer_failed();
             return;
         }
         self.openings_begun += 1;
@@ -275,7 +257,13 @@ impl Dialling {
         around: &mut dyn Surroundings,
     ) -> Vec<(Multiaddr, DialFailure)> {
         let attempt = self.attempts.remove(&connection);
-        let failures = failures_of(error, attempt.as_ref(), self.local_peer);
+        let failures = failures_of(
+            error,
+            attempt
+                .as_ref()
+                .map_or(&[], |attempt| attempt.addresses.as_slice()),
+            self.local_peer,
+        );
         match attempt {
             Some(Attempt {
                 target: Target::Opening(id),
@@ -628,7 +616,7 @@ impl Dialling {
 
     fn fail(&mut self, id: u64) {
         if let Some(opening) = self.openings.remove(&id) {
-            answer_failed(opening);
+            opening.answer_failed();
         }
     }
 }
@@ -641,104 +629,12 @@ impl PeerDial {
     }
 }
 
-impl Opening {
-    /// Takes out of the given addresses what is no use dialling.
-    fn sort_out_unusable(&mut self, local_peer: PeerId) {
-        let (peer, tried) = (self.peer, &mut self.tried);
-        self.given.retain(|(address, named)| {
-            let failure = match named {
-                _ if peer == Some(local_peer) => Some(DialFailure::WrongPeer { found: local_peer }),
-                Some(named) if *named == local_peer => {
-                    Some(DialFailure::WrongPeer { found: local_peer })
-                }
-                Some(named) if peer.is_some_and(|peer| peer != *named) => {
-                    Some(DialFailure::WrongPeer { found: *named })
-                }
-                _ if !is_dialable(address) => Some(DialFailure::Unreachable),
-                _ => None,
-            };
-            let is_usable = failure.is_none();
-            tried.extend(failure.map(|failure| (address.clone(), failure)));
-            is_usable
-        });
-    }
-
-    fn note(&mut self, address: Option<Multiaddr>, failure: DialFailure) {
-        if let Some(address) = address {
-            self.tried.push((address, failure));
-        }
-    }
-}
-
-fn answer_failed(opening: Opening) {
-    let mut tried: Vec<(Multiaddr, DialFailure)> = Vec::new();
-    // The last word on an address counts: one that worked and then fell silent is not the refused one of before.
-    for (address, failure) in opening.tried.into_iter().rev() {
-        if !tried.iter().any(|(known, _)| *known == address) {
-            tried.push((address, failure));
-        }
-    }
-    tried.reverse();
-    // A caller that has gone needs no answer.
-    let _ = opening.reply.send(Err(DialError { tried }));
-}
-
 /// Whether TCP was refused on the host and port of an address of QUIC: no node runs there, and QUIC would say nothing
 /// for seconds.
 fn is_refused(quic: &Multiaddr, failed: &[(Multiaddr, DialFailure)]) -> bool {
     failed.iter().any(|(address, failure)| {
         *failure == DialFailure::Refused && socket_address(address) == socket_address(quic)
     })
-}
-
-fn one_peer_named_by_all(given: &[(Multiaddr, Option<PeerId>)]) -> Option<PeerId> {
-    let (_, first) = given.first()?;
-    given
-        .iter()
-        .all(|(_, named)| named == first)
-        .then_some(*first)?
-}
-
-/// What a failed dial says about its addresses; for a dial that is not ours only what the error itself names.
-fn failures_of(
-    error: &SwarmDialError,
-    attempt: Option<&Attempt>,
-    local_peer: PeerId,
-) -> Vec<(Multiaddr, DialFailure)> {
-    let every = |failure: DialFailure| {
-        let addresses = attempt
-            .map(|attempt| attempt.addresses.as_slice())
-            .unwrap_or_default();
-        addresses
-            .iter()
-            .map(|address| (address.clone(), failure.clone()))
-            .collect()
-    };
-    match error {
-        SwarmDialError::Transport(errors) => errors
-            .iter()
-            .map(|(address, error)| (split_peer(address).0, failure_of(error)))
-            .collect(),
-        SwarmDialError::WrongPeerId { obtained, address } => {
-            vec![(
-                split_peer(address).0,
-                DialFailure::WrongPeer { found: *obtained },
-            )]
-        }
-        SwarmDialError::LocalPeerId { address } => {
-            vec![(
-                split_peer(address).0,
-                DialFailure::WrongPeer { found: local_peer },
-            )]
-        }
-        // The swarm drops the addresses it listens on itself; none was left.
-        SwarmDialError::NoAddresses => every(DialFailure::WrongPeer { found: local_peer }),
-        SwarmDialError::Denied { .. } => every(DialFailure::Denied),
-        SwarmDialError::Aborted => every(DialFailure::Closed),
-        SwarmDialError::DialPeerConditionFalse(_) => {
-            every(DialFailure::Other("not dialled".to_owned()))
-        }
-    }
 }
 
 #[cfg(test)]

@@ -3,8 +3,10 @@
 use std::io;
 
 use libp2p::core::transport::TransportError;
+use tokio::sync::oneshot;
 
 use super::*;
+use crate::network::dial_error::DialError;
 
 /// A world with these connections and addresses.
 #[derive(Default)]
