@@ -6,14 +6,17 @@
 //!
 //! Source: BEP 52, "piece layers", and its hash request message for ranges with proof.
 
-use std::sync::Arc;
+use std::{collections::HashMap, sync::Arc};
 
 use super::{
     bitfield::Bitfield,
     digest::Digest,
     geometry::{FileIndex, Geometry, PieceIndex},
     manifest::Manifest,
-    merkle::{hash_piece, layer_proof, layer_root, verify_layer_range},
+    merkle::{
+        LEAF_LEN, hash_piece, hash_zeros, hash_zeros_with, layer_proof, layer_root,
+        verify_layer_range,
+    },
 };
 
 /// The expected digest of every piece of one share, proven by its manifest. Cheap to clone.
@@ -184,6 +187,52 @@ impl PieceHashes {
             && hash_piece(bytes, geometry.width_of(piece)) == *self.expected(piece);
         is_good.then_some(Verified { piece, bytes })
     }
+
+    /// Whether all bytes of `piece` are zero.
+    ///
+    /// # Panics
+    /// As [`verify`](Self::verify).
+    #[must_use]
+    pub fn is_zeros(&self, geometry: &Geometry, piece: PieceIndex) -> bool {
+        let zeros = hash_zeros(geometry.len_of(piece), geometry.width_of(piece));
+        zeros == *self.expected(piece)
+    }
+
+    /// All pieces whose bytes are all zero: nobody has to send them.
+    ///
+    /// Takes some milliseconds for 2^20 pieces.
+    ///
+    /// # Panics
+    /// When `geometry` is of another share.
+    #[must_use]
+    pub fn zero_pieces(&self, geometry: &Geometry) -> Bitfield {
+        let mut zeros = Bitfield::new(geometry.piece_count());
+        let whole = hash_zeros(geometry.piece_len(), geometry.piece_width());
+        // Files end in all lengths, and a share may have 2^20 of them: one hash for each length of a last leaf.
+        let mut short_leaves: HashMap<u32, Digest> = HashMap::new();
+        for file in (0..geometry.file_count()).map(FileIndex::new) {
+            let Some((last, others)) = self.layer(geometry, file).split_last() else {
+                continue;
+            };
+            let first = geometry.file_pieces(file).start;
+            for (piece, digest) in (first..).zip(others) {
+                if *digest == whole {
+                    zeros.insert(PieceIndex::new(piece));
+                }
+            }
+            let piece = PieceIndex::new(first + others.len() as u32);
+            let len = geometry.len_of(piece);
+            let zeros_here = hash_zeros_with(len, geometry.width_of(piece), || {
+                let short = len % LEAF_LEN;
+                let hash = || hash_zeros(short, 1);
+                *short_leaves.entry(short).or_insert_with(hash)
+            });
+            if *last == zeros_here {
+                zeros.insert(piece);
+            }
+        }
+        zeros
+    }
 }
 
 /// Collects the piece hashes of a share from peers, range by range, each proven before it counts.
@@ -318,7 +367,6 @@ mod tests {
     use super::{
         super::{
             manifest::{Entry, EntryKind, Layout},
-            merkle::LEAF_LEN,
             path::{Name, RelativePath},
             testing::Numbers,
         },
@@ -330,15 +378,23 @@ mod tests {
     /// A share of five files (one empty, one of one piece, and of 2, 3 and 9 pieces), its hashes and its pieces.
     fn example() -> (Manifest, PieceHashes, Vec<Vec<u8>>) {
         let mut numbers = Numbers::seeded(8);
-        let (mut entries, mut digests, mut pieces) = (vec![], vec![], vec![]);
-        for (name, len) in [
+        let lens = [
             ("a", 0),
             ("b", PIECE_LEN - 1),
             ("c", PIECE_LEN + 1),
             ("d", 3 * PIECE_LEN),
             ("e", 9 * PIECE_LEN - 7),
-        ] {
-            let bytes = numbers.bytes(len);
+        ];
+        share_of(lens.map(|(name, len)| (name.to_owned(), numbers.bytes(len))))
+    }
+
+    /// A share of these files, in path order.
+    fn share_of(
+        files: impl IntoIterator<Item = (String, Vec<u8>)>,
+    ) -> (Manifest, PieceHashes, Vec<Vec<u8>>) {
+        let (mut entries, mut digests, mut pieces) = (vec![], vec![], vec![]);
+        for (name, bytes) in files {
+            let len = bytes.len();
             let is_long = len > PIECE_LEN;
             let layer: Vec<Digest> = bytes
                 .chunks(PIECE_LEN)
@@ -348,7 +404,7 @@ mod tests {
                 })
                 .collect();
             let root = (len > 0).then(|| layer_root(&layer, 4));
-            let path = RelativePath::parse(name).unwrap();
+            let path = RelativePath::parse(&name).unwrap();
             let kind = EntryKind::File {
                 len: len as u64,
                 root,
@@ -362,6 +418,48 @@ mod tests {
         let manifest = Manifest::new(name, Layout::Folder, entries).unwrap();
         let hashes = PieceHashes::from_digests(&manifest, digests).unwrap();
         (manifest, hashes, pieces)
+    }
+
+    #[test]
+    fn pieces_of_zeros_are_told_by_their_hashes_alone() {
+        let leaf = LEAF_LEN as usize;
+        let lens = [
+            1,
+            leaf - 1,
+            leaf,
+            leaf + 1,
+            3 * leaf,
+            PIECE_LEN,
+            PIECE_LEN + 1,
+            PIECE_LEN + leaf,
+            3 * PIECE_LEN - 1,
+            4 * PIECE_LEN,
+            5 * PIECE_LEN + leaf + 1,
+        ];
+        let mut numbers = Numbers::seeded(9);
+        let mut files = Vec::new();
+        for len in lens {
+            // All zeros; a single one at the very end; zeros and noise piece by piece.
+            let zeros = vec![0; len];
+            let mut one = zeros.clone();
+            one[len - 1] = 1;
+            let mut mixed = zeros.clone();
+            for piece in mixed.chunks_mut(PIECE_LEN).step_by(2) {
+                piece.copy_from_slice(&numbers.bytes(piece.len()));
+            }
+            for bytes in [zeros, one, mixed] {
+                files.push((format!("{:03}", files.len()), bytes));
+            }
+        }
+        let (manifest, hashes, pieces) = share_of(files);
+        let geometry = manifest.geometry();
+        let found = hashes.zero_pieces(geometry);
+        for (piece, bytes) in geometry.pieces().zip(&pieces) {
+            let is_zeros = bytes.iter().all(|byte| *byte == 0);
+            assert_eq!(found.contains(piece), is_zeros, "piece {piece}");
+            assert_eq!(hashes.is_zeros(geometry, piece), is_zeros, "piece {piece}");
+        }
+        assert!(found.count() > 20 && found.count() + 20 < geometry.piece_count());
     }
 
     #[test]

@@ -28,6 +28,18 @@ static PADDING: LazyLock<[Digest; LEVELS_MAX]> = LazyLock::new(|| {
     roots
 });
 
+/// A whole leaf of zero bytes. Not to be taken for padding, which has no bytes and hashes to nothing but zeros.
+static ZERO_LEAF: [u8; LEAF_LEN as usize] = [0; LEAF_LEN as usize];
+
+/// Root of the subtree over 2^level whole leaves of zero bytes, by level.
+static ZEROS: LazyLock<[Digest; LEVELS_MAX]> = LazyLock::new(|| {
+    let mut roots = [Digest::of(&ZERO_LEAF); LEVELS_MAX];
+    for level in 1..LEVELS_MAX {
+        roots[level] = Digest::of_pair(&roots[level - 1], &roots[level - 1]);
+    }
+    roots
+});
+
 /// Root of the subtree over one piece.
 ///
 /// `width` is the number of leaves of the subtree; leaves that `bytes` do not reach are zero hashes.
@@ -53,6 +65,42 @@ pub fn hash_piece(bytes: &[u8], width: u32) -> Digest {
         spine.push(Digest::of(leaf), 0);
     }
     spine.close(width.trailing_zeros())
+}
+
+/// What [`hash_piece`] gives for `len` zero bytes, by hashing one leaf of them at most.
+///
+/// # Panics
+/// As [`hash_piece`].
+#[must_use]
+pub fn hash_zeros(len: u32, width: u32) -> Digest {
+    let short = (len % LEAF_LEN) as usize;
+    hash_zeros_with(len, width, || Digest::of(&ZERO_LEAF[..short]))
+}
+
+/// As [`hash_zeros`]; `short_leaf` is asked for the hash of a last leaf of fewer bytes than others.
+pub(super) fn hash_zeros_with(
+    len: u32,
+    width: u32,
+    short_leaf: impl FnOnce() -> Digest,
+) -> Digest {
+    assert!(len > 0, "a piece is never empty");
+    let levels = leaf_levels(width);
+    assert!(
+        u64::from(len) <= u64::from(width) * u64::from(LEAF_LEN),
+        "{len} bytes do not fit {width} leaves"
+    );
+    let whole_leaves = len / LEAF_LEN;
+    let mut spine = Spine::new(0);
+    // The largest subtree first: each then begins at a multiple of its own width.
+    for level in (0..=levels).rev() {
+        if whole_leaves & (1 << level) != 0 {
+            spine.push(ZEROS[level as usize], level);
+        }
+    }
+    if !len.is_multiple_of(LEAF_LEN) {
+        spine.push(short_leaf(), 0);
+    }
+    spine.close(levels)
 }
 
 /// Root of a file, from the hashes of its pieces.
@@ -258,6 +306,24 @@ mod tests {
                         root,
                         "{len} in 2^{level}"
                     );
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn zeros_hash_as_if_they_were_read() {
+        let leaf = LEAF_LEN;
+        let zeros = vec![0; 16 * leaf as usize];
+        for leaves in 0..16 {
+            for more in [0, 1, leaf / 2, leaf - 1] {
+                let len = leaves * leaf + more;
+                for level in 0..6 {
+                    let width = 1 << level;
+                    if len > 0 && len <= width * leaf {
+                        let read = hash_piece(&zeros[..len as usize], width);
+                        assert_eq!(hash_zeros(len, width), read, "{len} in {width}");
+                    }
                 }
             }
         }
