@@ -105,7 +105,7 @@ pub fn compare(
         cancel,
     };
     let good = visit_pieces(geometry, &pieces, &from, &watch, |piece, bytes| {
-        Ok(hashes.verify(geometry, piece, bytes).is_some())
+        Ok(bytes.are(piece, geometry, hashes))
     })?;
     let mut good = good.into_iter();
     for (place, file) in to_read {

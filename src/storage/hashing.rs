@@ -1,7 +1,7 @@
 //! Reads many pieces on all cores and hands each to a function: hashing at import, checking what lies at a target.
 //!
-//! One file of any size keeps every core busy, and so do 100,000 small ones. It does not know what the bytes are for.
-//! Called by `import` and `survey`.
+//! One file of any size keeps every core busy, and so do 100,000 small ones. Holes are not read. It does not know what the
+//! bytes are for. Called by `import`, `survey` and `compare`.
 //!
 //! Threads take short runs of pieces in order, so the disk sees a few nearly sequential readers rather than one per
 //! half of the share, as a recursive split would give.
@@ -12,7 +12,8 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 
 use super::StorageError;
 use super::disk;
-use crate::content::{FileIndex, Geometry, PieceIndex};
+use super::holes::Holes;
+use crate::content::{FileIndex, Geometry, PieceHashes, PieceIndex, PieceSpan};
 
 /// Bytes a thread takes at once, about: enough to make taking them cheap, little enough to end together.
 const RUN_BYTES: u32 = 4 * 1024 * 1024;
@@ -25,6 +26,29 @@ pub(super) trait Readable: Sync {
     fn open(&self, file: FileIndex) -> Result<File, StorageError>;
     /// The error for a failed read of it.
     fn failed(&self, file: FileIndex, source: io::Error) -> StorageError;
+}
+
+/// The bytes of a piece.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum PieceBytes<'a> {
+    Read(&'a [u8]),
+    /// It lies in a hole: all of them are zero.
+    Hole,
+}
+
+impl PieceBytes<'_> {
+    /// Whether these are the bytes of `piece`.
+    pub(super) fn are(
+        self,
+        piece: PieceIndex,
+        geometry: &Geometry,
+        hashes: &PieceHashes,
+    ) -> bool {
+        match self {
+            Self::Read(bytes) => hashes.verify(geometry, piece, bytes).is_some(),
+            Self::Hole => hashes.is_zeros(geometry, piece),
+        }
+    }
 }
 
 /// Progress and the wish to stop, shared by all threads.
@@ -44,7 +68,7 @@ pub(super) fn visit_pieces<R: Send>(
     pieces: &[PieceIndex],
     from: &impl Readable,
     watch: &Watch<'_>,
-    visit: impl Fn(PieceIndex, &[u8]) -> Result<R, StorageError> + Sync,
+    visit: impl Fn(PieceIndex, PieceBytes<'_>) -> Result<R, StorageError> + Sync,
 ) -> Result<Vec<R>, StorageError> {
     let Visited { answers, failed } = visit_pieces_partly(geometry, pieces, from, watch, visit);
     match failed {
@@ -67,7 +91,7 @@ pub(super) fn visit_pieces_partly<R: Send>(
     pieces: &[PieceIndex],
     from: &impl Readable,
     watch: &Watch<'_>,
-    visit: impl Fn(PieceIndex, &[u8]) -> Result<R, StorageError> + Sync,
+    visit: impl Fn(PieceIndex, PieceBytes<'_>) -> Result<R, StorageError> + Sync,
 ) -> Visited<R> {
     let mut visited = Visited {
         answers: Vec::new(),
@@ -82,8 +106,11 @@ pub(super) fn visit_pieces_partly<R: Send>(
     let stop = AtomicBool::new(false);
     let per_thread = rayon::broadcast(|_| {
         let mut answers = Vec::new();
-        let mut buffer = Vec::new();
-        let mut open: Option<(FileIndex, File)> = None;
+        let mut reader = Reader {
+            from,
+            open: None,
+            buffer: Vec::new(),
+        };
         while !stop.load(Ordering::Relaxed) {
             let first = next.fetch_add(run, Ordering::Relaxed);
             let Some(taken) = pieces.get(first..pieces.len().min(first + run)) else {
@@ -93,11 +120,11 @@ pub(super) fn visit_pieces_partly<R: Send>(
                 break;
             }
             for (position, &piece) in (first..).zip(taken) {
+                let span = geometry.locate(piece);
                 let answer = if watch.cancel.load(Ordering::Relaxed) {
                     Err(StorageError::Cancelled)
                 } else {
-                    read(geometry, piece, from, &mut open, &mut buffer)
-                        .and_then(|()| visit(piece, &buffer))
+                    reader.read(span).and_then(|bytes| visit(piece, bytes))
                 };
                 let failed = answer.is_err();
                 answers.push((position, answer));
@@ -105,7 +132,7 @@ pub(super) fn visit_pieces_partly<R: Send>(
                     stop.store(true, Ordering::Relaxed);
                     break;
                 }
-                let len = buffer.len() as u64;
+                let len = u64::from(span.len);
                 let before = done.fetch_add(len, Ordering::Relaxed);
                 if (before + len) / REPORT_BYTES != before / REPORT_BYTES {
                     (watch.progress)(before + len);
@@ -133,22 +160,33 @@ pub(super) fn visit_pieces_partly<R: Send>(
     visited
 }
 
-fn read(
-    geometry: &Geometry,
-    piece: PieceIndex,
-    from: &impl Readable,
-    open: &mut Option<(FileIndex, File)>,
-    buffer: &mut Vec<u8>,
-) -> Result<(), StorageError> {
-    let span = geometry.locate(piece);
-    if open.as_ref().is_none_or(|(file, _)| *file != span.file) {
-        // Closed first: a thread holds one file open at a time.
-        *open = None;
-        *open = Some((span.file, from.open(span.file)?));
+/// Reads pieces on one thread.
+struct Reader<'a, F> {
+    from: &'a F,
+    /// A thread holds one file open at a time.
+    open: Option<(FileIndex, File, Holes)>,
+    buffer: Vec<u8>,
+}
+
+impl<F: Readable> Reader<'_, F> {
+    fn read(&mut self, span: PieceSpan) -> Result<PieceBytes<'_>, StorageError> {
+        if self.open.as_ref().is_none_or(|open| open.0 != span.file) {
+            // Closed first.
+            self.open = None;
+            let file = self.from.open(span.file)?;
+            let holes = Holes::of(&file);
+            self.open = Some((span.file, file, holes));
+        }
+        let (_, file, holes) = self.open.as_mut().expect("opened just above");
+        let end = span.offset + u64::from(span.len);
+        if holes.cover(file, &(span.offset..end)) {
+            return Ok(PieceBytes::Hole);
+        }
+        self.buffer.resize(span.len as usize, 0);
+        disk::read_exact_at(file, &mut self.buffer, span.offset)
+            .map_err(|source| self.from.failed(span.file, source))?;
+        Ok(PieceBytes::Read(&self.buffer))
     }
-    let (_, file) = open.as_ref().expect("opened just above");
-    buffer.resize(span.len as usize, 0);
-    disk::read_exact_at(file, buffer, span.offset).map_err(|source| from.failed(span.file, source))
 }
 
 #[cfg(test)]
@@ -198,6 +236,9 @@ mod tests {
         let (folder, geometry) = scene(&[1, 0, 16 * 1024, 5_000_001, 40_000, 0, 3]);
         let pieces: Vec<_> = geometry.pieces().collect();
         let seen = visit_pieces(&geometry, &pieces, &folder, &QUIET, |piece, bytes| {
+            let PieceBytes::Read(bytes) = bytes else {
+                panic!("piece {piece} is no hole");
+            };
             Ok((piece, bytes.to_vec()))
         })
         .unwrap();
@@ -208,6 +249,31 @@ mod tests {
             let whole = std::fs::read(folder.path(span.file)).unwrap();
             assert_eq!(bytes, &whole[span.offset as usize..][..span.len as usize]);
         }
+    }
+
+    #[test]
+    fn a_piece_in_a_hole_is_not_read_and_counts_as_done() {
+        let (folder, geometry) = scene(&[1_000_000, 20_000]);
+        let file = File::options().write(true).open(folder.path(FileIndex::new(0)));
+        file.as_ref().unwrap().set_len(0).unwrap();
+        file.as_ref().unwrap().set_len(1_000_000).unwrap();
+        std::os::unix::fs::FileExt::write_all_at(file.as_ref().unwrap(), &[7; 10], 500_000)
+            .unwrap();
+        let last = AtomicU64::new(0);
+        let watch = Watch {
+            progress: &|bytes| {
+                last.fetch_max(bytes, Ordering::Relaxed);
+            },
+            cancel: &NEVER,
+        };
+        let pieces: Vec<_> = geometry.pieces().collect();
+        let is_read = visit_pieces(&geometry, &pieces, &folder, &watch, |_, bytes| {
+            Ok(bytes != PieceBytes::Hole)
+        })
+        .unwrap();
+        let read = (0..).zip(is_read).filter_map(|(piece, read)| read.then_some(piece));
+        assert_eq!(read.collect::<Vec<u32>>(), [500_000 / (16 * 1024), 62, 63]);
+        assert_eq!(last.load(Ordering::Relaxed), 1_020_000);
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! Import: turns files and folders of the user into a manifest, its piece hashes and a store that reads them in place.
 //!
-//! Reads every byte once, on all cores, unless the state of this host knows the file's hashes; copies none. Changes nothing
+//! Reads every byte once, on all cores, unless it lies in a hole or the state of this host knows the file's hashes; copies none. Changes nothing
 //! on disk but that state. What becomes an entry is decided in `scan`. Called by the verbs `seed`, `link` and `ls`.
 //! Source: BEP 52 (roots and layers).
 
@@ -10,14 +10,14 @@ use std::time::SystemTime;
 
 use super::StorageError;
 use super::globs::Globs;
-use super::hashing::{Visited, Watch, visit_pieces_partly};
+use super::hashing::{PieceBytes, Visited, Watch, visit_pieces_partly};
 use super::os::Signature;
 use super::scan::{Scan, Skipped, scan};
 use super::source::{SourceFile, SourceStore};
 use super::state::{Known, State};
 use crate::content::{
     Digest, Entry, EntryKind, FileIndex, Geometry, Layout, Manifest, Name, PieceHashes, PieceIndex,
-    RelativePath, hash_piece, layer_root, piece_len_for,
+    RelativePath, hash_piece, hash_zeros, layer_root, piece_len_for,
 };
 
 /// How to import.
@@ -135,7 +135,11 @@ pub fn import(
     };
     let Visited { answers, failed } =
         visit_pieces_partly(&geometry, &pieces, &store, &watch, |piece, bytes| {
-            Ok(hash_piece(bytes, geometry.width_of(piece)))
+            let width = geometry.width_of(piece);
+            Ok(match bytes {
+                PieceBytes::Read(bytes) => hash_piece(bytes, width),
+                PieceBytes::Hole => hash_zeros(geometry.len_of(piece), width),
+            })
         });
     // Pieces of each unknown file that are hashed.
     let mut hashed = vec![0_usize; geometry.file_count() as usize];

@@ -12,6 +12,7 @@ mod error;
 mod fetch;
 mod globs;
 mod hashing;
+mod holes;
 mod import;
 mod memory;
 mod naming;
@@ -54,7 +55,8 @@ pub use target::{IllegalName, IllegalReason, Target};
 pub trait PieceStore: Send + Sync {
     /// Fills `into` with the bytes of `piece`; `into` is exactly as long as the piece.
     ///
-    /// The bytes are those on disk: not hashed again, but known not to come from a file that changed.
+    /// The bytes are those on disk: not hashed again, but known not to come from a file that changed. Of a file that is being
+    /// fetched, pieces of zeros are not read.
     ///
     /// # Errors
     /// [`StorageError::SourceChanged`] when the file is not the one that was imported or published: its length, times or

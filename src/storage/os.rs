@@ -131,6 +131,29 @@ pub(super) fn rename_new(from: &Dir, from_name: &Path, to: &Dir, to_name: &Path)
     from.rename(from_name, to, to_name)
 }
 
+/// Where data begins at or after `offset`, or the file ends: what lies before reads as zeros. A file system may call
+/// everything data. Moves the file's own position.
+///
+/// # Errors
+/// `Unsupported` where the system has no such call; what it says where the file system has none.
+pub(super) fn data_from(file: &File, offset: u64) -> io::Result<u64> {
+    #[cfg(any(target_os = "linux", target_os = "android", target_vendor = "apple"))]
+    {
+        let found = disk::look(|| Ok(rustix::fs::seek(file, rustix::fs::SeekFrom::Data(offset))?));
+        match found {
+            Err(error) if Errno::from_io_error(&error) == Some(Errno::NXIO) => {
+                Ok(stat_file(file)?.signature.len)
+            }
+            found => found,
+        }
+    }
+    #[cfg(not(any(target_os = "linux", target_os = "android", target_vendor = "apple")))]
+    {
+        let _ = (file, offset);
+        Err(io::ErrorKind::Unsupported.into())
+    }
+}
+
 /// Room on the file system of `path`.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Space {

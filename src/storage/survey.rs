@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 
 use super::beneath::Beneath;
-use super::hashing::{Readable, Watch, visit_pieces};
+use super::hashing::{PieceBytes, Readable, Watch, visit_pieces};
 use super::os::{Kind, Signature, Stat};
 use super::part::PartFolder;
 use super::record::{Entry, Replay};
@@ -248,7 +248,7 @@ impl Surveyor<'_> {
             .map(|found| found.file)
             .collect();
         let good = self.visit(&pieces, &from, read, |piece, bytes| {
-            let good = self.hashes.verify(geometry, piece, bytes).is_some();
+            let good = bytes.are(piece, geometry, self.hashes);
             let file = geometry.locate(piece).file;
             if !good && refused.contains(&file) {
                 // One wrong piece decides; the rest of a large file need not be read.
@@ -338,7 +338,7 @@ impl Surveyor<'_> {
             .map(|&piece| u64::from(geometry.len_of(piece)))
             .sum::<u64>();
         let good = self.visit(&unsure, &Parts { part }, read, |piece, bytes| {
-            Ok(self.hashes.verify(geometry, piece, bytes).is_some())
+            Ok(bytes.are(piece, geometry, self.hashes))
         })?;
         for (piece, good) in unsure.into_iter().zip(good) {
             let file = geometry.locate(piece).file;
@@ -403,7 +403,7 @@ impl Surveyor<'_> {
         pieces: &[PieceIndex],
         from: &impl Readable,
         read: &mut Read,
-        visit: impl Fn(PieceIndex, &[u8]) -> Result<bool, StorageError> + Sync,
+        visit: impl Fn(PieceIndex, PieceBytes<'_>) -> Result<bool, StorageError> + Sync,
     ) -> Result<Vec<bool>, StorageError> {
         let Read { total, before } = *read;
         let report = |bytes| (self.progress)(before + bytes, total);
