@@ -6,7 +6,10 @@
 //!
 //! Source: BEP 52, "piece layers", and its hash request message for ranges with proof.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::{Arc, OnceLock},
+};
 
 use super::{
     bitfield::Bitfield,
@@ -14,14 +17,26 @@ use super::{
     geometry::{FileIndex, Geometry, PieceIndex},
     manifest::Manifest,
     merkle::{
-        LEAF_LEN, hash_piece, hash_zeros, hash_zeros_with, layer_proof, layer_root,
+        LEAF_LEN, hash_piece, hash_zeros, hash_zeros_with, layer_blocks, layer_proof, layer_root,
         verify_layer_range,
     },
 };
 
 /// The expected digest of every piece of one share, proven by its manifest. Cheap to clone.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct PieceHashes(Arc<[Digest]>);
+#[derive(Clone, Debug)]
+pub struct PieceHashes {
+    digests: Arc<[Digest]>,
+    /// Of the layer of each file longer than a piece, once somebody asked for a proof.
+    blocks: Arc<OnceLock<BTreeMap<FileIndex, Vec<Digest>>>>,
+}
+
+impl PartialEq for PieceHashes {
+    fn eq(&self, other: &Self) -> bool {
+        self.digests == other.digests
+    }
+}
+
+impl Eq for PieceHashes {}
 
 /// Bytes that hashed to what the share expects of their piece. Only [`PieceHashes::verify`] makes one.
 #[derive(Clone, Copy, Debug)]
@@ -118,7 +133,7 @@ impl PieceHashes {
                 found: digests.len(),
             });
         }
-        let hashes = Self(digests.into());
+        let hashes = Self::unchecked(digests);
         for (file, entry) in manifest.files() {
             let layer = hashes.layer(geometry, file);
             if entry.root != (!layer.is_empty()).then(|| layer_root(layer, geometry.piece_width()))
@@ -129,19 +144,27 @@ impl PieceHashes {
         Ok(hashes)
     }
 
+    /// Digests known to lead to the roots.
+    fn unchecked(digests: Vec<Digest>) -> Self {
+        Self {
+            digests: digests.into(),
+            blocks: Arc::default(),
+        }
+    }
+
     /// What `piece` has to hash to.
     ///
     /// # Panics
     /// When `piece` is of another share and out of range.
     #[must_use]
     pub fn expected(&self, piece: PieceIndex) -> &Digest {
-        &self.0[piece.as_usize()]
+        &self.digests[piece.as_usize()]
     }
 
     /// All digests, one for each piece in order.
     #[must_use]
     pub fn as_slice(&self) -> &[Digest] {
-        &self.0
+        &self.digests
     }
 
     /// The digests of the pieces of `file`; empty for an empty file.
@@ -151,13 +174,13 @@ impl PieceHashes {
     #[must_use]
     pub fn layer(&self, geometry: &Geometry, file: FileIndex) -> &[Digest] {
         let pieces = geometry.file_pieces(file);
-        &self.0[pieces.start as usize..pieces.end as usize]
+        &self.digests[pieces.start as usize..pieces.end as usize]
     }
 
     /// The hashes of `range` and the proof that goes with them. `None` when the share has no such range, so any
     /// range a remote asks for is allowed here.
     ///
-    /// Hashes the whole layer of the file once: for a file of 2^20 pieces that is about a tenth of a second.
+    /// The first call hashes all layers of the share: for a file of 2^20 pieces that is about a tenth of a second.
     #[must_use]
     pub fn prove(
         &self,
@@ -166,8 +189,23 @@ impl PieceHashes {
     ) -> Option<(&[Digest], Vec<Digest>)> {
         let pieces = range.pieces(geometry)?;
         let layer = self.layer(geometry, range.file);
-        let proof = layer_proof(layer, geometry.piece_width(), range.first, range.count);
-        Some((&self.0[pieces.start as usize..pieces.end as usize], proof))
+        let width = geometry.piece_width();
+        let blocks = self.blocks.get_or_init(|| self.all_blocks(geometry));
+        let blocks = blocks.get(&range.file)?;
+        let proof = layer_proof(layer, blocks, width, range.first, range.count);
+        let hashes = &self.digests[pieces.start as usize..pieces.end as usize];
+        Some((hashes, proof))
+    }
+
+    fn all_blocks(&self, geometry: &Geometry) -> BTreeMap<FileIndex, Vec<Digest>> {
+        let files = (0..geometry.file_count()).map(FileIndex::new);
+        let with_layer = files.filter(|file| geometry.file_pieces(*file).len() > 1);
+        with_layer
+            .map(|file| {
+                let layer = self.layer(geometry, file);
+                (file, layer_blocks(layer, geometry.piece_width()))
+            })
+            .collect()
     }
 
     /// Hashes `bytes` and compares. `None` when they are not the bytes of `piece`, or not as many.
@@ -356,7 +394,8 @@ impl HashesBuilder {
     /// The hashes, when complete.
     #[must_use]
     pub fn finish(self) -> Option<PieceHashes> {
-        self.is_complete().then(|| PieceHashes(self.digests.into()))
+        self.is_complete()
+            .then(|| PieceHashes::unchecked(self.digests))
     }
 }
 

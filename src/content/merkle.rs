@@ -19,6 +19,9 @@ const LEVELS_MAX: usize = 64;
 /// Finished subtrees there can be at once over at most 2^32 nodes.
 const SPINE_LEN: usize = 33;
 
+/// Levels between a layer and its [`layer_blocks`]: about as many nodes below one block as there are blocks in a layer of 2^20.
+const BLOCK_LEVELS: u32 = 10;
+
 /// Root of the all-padding subtree of 2^level leaves, by level.
 static PADDING: LazyLock<[Digest; LEVELS_MAX]> = LazyLock::new(|| {
     let mut roots = [Digest::ZERO; LEVELS_MAX];
@@ -78,11 +81,7 @@ pub fn hash_zeros(len: u32, width: u32) -> Digest {
 }
 
 /// As [`hash_zeros`]; `short_leaf` is asked for the hash of a last leaf of fewer bytes than others.
-pub(super) fn hash_zeros_with(
-    len: u32,
-    width: u32,
-    short_leaf: impl FnOnce() -> Digest,
-) -> Digest {
+pub(super) fn hash_zeros_with(len: u32, width: u32, short_leaf: impl FnOnce() -> Digest) -> Digest {
     assert!(len > 0, "a piece is never empty");
     let levels = leaf_levels(width);
     assert!(
@@ -120,14 +119,19 @@ pub fn layer_root(layer: &[Digest], width: u32) -> Digest {
 
 /// The nodes that link `count` neighbouring hashes of a layer to the file's root, from the bottom up.
 ///
+/// `blocks` are the [`layer_blocks`] of the layer: with them some thousand nodes are hashed at most, however long it is.
 /// `count` is a power of two and `first` a multiple of it. The range may run past the end of the layer, into the
 /// padding, but not past the padding. The result has log2(padded layer length / `count`) digests.
 ///
 /// # Panics
-/// When the range is not as described: check what a remote asks for before calling, or use
-/// [`PieceHashes::prove`](super::PieceHashes::prove).
-#[must_use]
-pub fn layer_proof(layer: &[Digest], width: u32, first: u32, count: u32) -> Vec<Digest> {
+/// When the range is not as described.
+pub(super) fn layer_proof(
+    layer: &[Digest],
+    blocks: &[Digest],
+    width: u32,
+    first: u32,
+    count: u32,
+) -> Vec<Digest> {
     assert!(!layer.is_empty(), "a file with a layer has a piece");
     let top = levels_above(layer.len());
     assert!(
@@ -139,8 +143,23 @@ pub fn layer_proof(layer: &[Digest], width: u32, first: u32, count: u32) -> Vec<
     (count.trailing_zeros()..top)
         .map(|level| {
             let sibling = ((first >> level) ^ 1) << level;
-            subtree_root(layer, base, sibling as usize, level)
+            match level.checked_sub(BLOCK_LEVELS) {
+                None => subtree_root(layer, base, sibling as usize, level),
+                Some(above) => {
+                    let sibling = sibling >> BLOCK_LEVELS;
+                    subtree_root(blocks, base + BLOCK_LEVELS, sibling as usize, above)
+                }
+            }
         })
+        .collect()
+}
+
+/// The nodes of a layer's tree some levels up, from which proofs are made without hashing the whole layer again.
+pub(super) fn layer_blocks(layer: &[Digest], width: u32) -> Vec<Digest> {
+    let base = leaf_levels(width);
+    (0..layer.len())
+        .step_by(1 << BLOCK_LEVELS)
+        .map(|first| subtree_root(layer, base, first, BLOCK_LEVELS))
         .collect()
 }
 
@@ -351,6 +370,10 @@ mod tests {
         }
     }
 
+    fn proof_of(layer: &[Digest], width: u32, first: u32, count: u32) -> Vec<Digest> {
+        layer_proof(layer, &layer_blocks(layer, width), width, first, count)
+    }
+
     /// Calls `check` with every aligned range that begins in a layer of 1 to 20 hashes.
     fn for_every_range(check: impl Fn(&[Digest], u32, u32)) {
         let layer = some_digests(20);
@@ -384,12 +407,30 @@ mod tests {
                 slow_root(layer.get(sibling as usize..).unwrap_or_default(), level)
             });
             let uncles: Vec<Digest> = uncles.collect();
-            assert_eq!(
-                layer_proof(layer, 1, first, count),
-                uncles,
-                "{first}+{count}"
-            );
+            assert_eq!(proof_of(layer, 1, first, count), uncles, "{first}+{count}");
         });
+    }
+
+    #[test]
+    fn a_layer_of_many_blocks_is_proven_too() {
+        let block = 1 << BLOCK_LEVELS;
+        for len in [block, block + 1, 5 * block + 3, 8 * block] {
+            let layer = some_digests(len);
+            let root = layer_root(&layer, 4);
+            let top = len.next_power_of_two();
+            let counts = [1, 2, block / 2, block, 2 * block, top];
+            for count in counts.into_iter().filter(|count| *count <= top) {
+                let last = (len - 1) / count * count;
+                for first in [0, last / count / 2 * count, last] {
+                    let proof = proof_of(&layer, 4, first, count);
+                    let hashes = real(&layer, first, count);
+                    assert!(
+                        verify_layer_range(&root, len, 4, first, &hashes, count, &proof),
+                        "{first}+{count} of {len}"
+                    );
+                }
+            }
+        }
     }
 
     #[test]
@@ -397,7 +438,7 @@ mod tests {
         for_every_range(|layer, first, count| {
             for width in [1, 4, 1024] {
                 let root = layer_root(layer, width);
-                let proof = layer_proof(layer, width, first, count);
+                let proof = proof_of(layer, width, first, count);
                 let hashes = real(layer, first, count);
                 let len = layer.len() as u32;
                 assert!(
@@ -413,7 +454,7 @@ mod tests {
         for_every_range(|layer, first, count| {
             let len = layer.len() as u32;
             let root = layer_root(layer, 4);
-            let proof = layer_proof(layer, 4, first, count);
+            let proof = proof_of(layer, 4, first, count);
             let hashes = real(layer, first, count);
             let refused = |first, hashes: &[Digest], count, proof: &[Digest]| {
                 assert!(
@@ -454,7 +495,7 @@ mod tests {
     fn a_proof_of_any_length_is_refused_without_a_panic() {
         let layer = some_digests(5);
         let root = layer_root(&layer, 4);
-        let proof = layer_proof(&layer, 4, 0, 2);
+        let proof = proof_of(&layer, 4, 0, 2);
         for len in 0..100 {
             let mut resized = proof.clone();
             resized.resize(len, Digest::ZERO);

@@ -32,7 +32,7 @@ mod testing;
 
 // Hashes and trees.
 pub use digest::{Digest, DigestError};
-pub use merkle::{LEAF_LEN, hash_piece, hash_zeros, layer_proof, layer_root, verify_layer_range};
+pub use merkle::{LEAF_LEN, hash_piece, hash_zeros, layer_root, verify_layer_range};
 
 // Pieces: where they are, and sets of them.
 pub use geometry::{
