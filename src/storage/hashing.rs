@@ -38,12 +38,7 @@ pub(super) enum PieceBytes<'a> {
 
 impl PieceBytes<'_> {
     /// Whether these are the bytes of `piece`.
-    pub(super) fn are(
-        self,
-        piece: PieceIndex,
-        geometry: &Geometry,
-        hashes: &PieceHashes,
-    ) -> bool {
+    pub(super) fn are(self, piece: PieceIndex, geometry: &Geometry, hashes: &PieceHashes) -> bool {
         match self {
             Self::Read(bytes) => hashes.verify(geometry, piece, bytes).is_some(),
             Self::Hole => hashes.is_zeros(geometry, piece),
@@ -105,7 +100,7 @@ pub(super) fn visit_pieces_partly<R: Send>(
     let done = AtomicU64::new(0);
     let stop = AtomicBool::new(false);
     let per_thread = rayon::broadcast(|_| {
-        let mut answers = Vec::new();
+        let (mut answers, mut failed) = (Vec::new(), None);
         let mut reader = Reader {
             from,
             open: None,
@@ -126,11 +121,13 @@ pub(super) fn visit_pieces_partly<R: Send>(
                 } else {
                     reader.read(span).and_then(|bytes| visit(piece, bytes))
                 };
-                let failed = answer.is_err();
-                answers.push((position, answer));
-                if failed {
-                    stop.store(true, Ordering::Relaxed);
-                    break;
+                match answer {
+                    Ok(answer) => answers.push((position, answer)),
+                    Err(error) => {
+                        failed = Some((position, error));
+                        stop.store(true, Ordering::Relaxed);
+                        break;
+                    }
                 }
                 let len = u64::from(span.len);
                 let before = done.fetch_add(len, Ordering::Relaxed);
@@ -139,16 +136,18 @@ pub(super) fn visit_pieces_partly<R: Send>(
                 }
             }
         }
-        answers
+        (answers, failed)
     });
-    let mut answers: Vec<_> = per_thread.into_iter().flatten().collect();
-    answers.sort_unstable_by_key(|(position, _)| *position);
-    for (position, answer) in answers {
-        match answer {
-            Ok(answer) => visited.answers.push((position, answer)),
-            Err(error) => visited.failed = visited.failed.or(Some(error)),
-        }
-    }
+    let (answers, failures): (Vec<_>, Vec<_>) = per_thread.into_iter().unzip();
+    visited.answers = answers.into_iter().flatten().collect();
+    visited
+        .answers
+        .sort_unstable_by_key(|(position, _)| *position);
+    let first = failures
+        .into_iter()
+        .flatten()
+        .min_by_key(|(position, _)| *position);
+    visited.failed = first.map(|(_, error)| error);
     if visited.failed.is_none() {
         assert_eq!(
             visited.answers.len(),
@@ -254,7 +253,9 @@ mod tests {
     #[test]
     fn a_piece_in_a_hole_is_not_read_and_counts_as_done() {
         let (folder, geometry) = scene(&[1_000_000, 20_000]);
-        let file = File::options().write(true).open(folder.path(FileIndex::new(0)));
+        let file = File::options()
+            .write(true)
+            .open(folder.path(FileIndex::new(0)));
         file.as_ref().unwrap().set_len(0).unwrap();
         file.as_ref().unwrap().set_len(1_000_000).unwrap();
         std::os::unix::fs::FileExt::write_all_at(file.as_ref().unwrap(), &[7; 10], 500_000)
@@ -271,7 +272,9 @@ mod tests {
             Ok(bytes != PieceBytes::Hole)
         })
         .unwrap();
-        let read = (0..).zip(is_read).filter_map(|(piece, read)| read.then_some(piece));
+        let read = (0..)
+            .zip(is_read)
+            .filter_map(|(piece, read)| read.then_some(piece));
         assert_eq!(read.collect::<Vec<u32>>(), [500_000 / (16 * 1024), 62, 63]);
         assert_eq!(last.load(Ordering::Relaxed), 1_020_000);
     }

@@ -29,8 +29,7 @@ impl Holes {
     /// What there is to know before anything is asked.
     pub(super) fn of(file: &File) -> Self {
         // Who cannot tell is read.
-        let is_sparse =
-            os::stat_file(file).is_ok_and(|stat| stat.allocated < stat.signature.len);
+        let is_sparse = os::stat_file(file).is_ok_and(|stat| stat.allocated < stat.signature.len);
         Self {
             is_sparse,
             hole: 0..0,
