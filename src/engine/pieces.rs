@@ -74,6 +74,8 @@ pub(super) struct Pieces {
     /// Connected peers that hold a piece, full ones not counted.
     availability: Vec<u16>,
     full_peers: u32,
+    /// `by_copies[n]` is how many pieces have `n` copies: their availability and the local one.
+    by_copies: Vec<u32>,
     /// Missing pieces, rarest first.
     order: Vec<u32>,
     /// Place of each piece in `order`.
@@ -110,6 +112,7 @@ impl Pieces {
         let open_count = order.len() as u32;
         let ends = vec![open_count];
         let availability = vec![0; count as usize];
+        let by_copies = vec![count - held.count(), held.count()];
         Self {
             states,
             held,
@@ -118,6 +121,7 @@ impl Pieces {
             open_count,
             availability,
             full_peers: 0,
+            by_copies,
             order,
             place,
             ends,
@@ -267,10 +271,12 @@ impl Pieces {
         }
         match (before == PieceState::Held, next == PieceState::Held) {
             (false, true) => {
+                self.gains_copy(piece);
                 self.held.insert(piece);
                 self.open_count -= u32::from(self.is_wanted(piece));
             }
             (true, false) => {
+                self.loses_copy(piece);
                 self.held.remove(piece);
                 self.open_count += u32::from(self.is_wanted(piece));
             }
@@ -292,15 +298,33 @@ impl Pieces {
     /// Least availability over all pieces, the local copy counted, as whole copies plus the share of
     /// pieces that have one more.
     pub(super) fn copies(&self) -> f64 {
-        let of = |piece: u32| {
-            u32::from(self.availability[piece as usize])
-                + u32::from(self.held.contains(PieceIndex::new(piece)))
-        };
-        let Some(least) = (0..self.count()).map(of).min() else {
+        let Some(least) = self.by_copies.iter().position(|pieces| *pieces > 0) else {
             return f64::from(self.full_peers);
         };
-        let more = (0..self.count()).filter(|piece| of(*piece) > least).count();
-        f64::from(least + self.full_peers) + more as f64 / f64::from(self.count())
+        let more = self.count() - self.by_copies[least];
+        f64::from(least as u32 + self.full_peers) + f64::from(more) / f64::from(self.count())
+    }
+
+    /// Copies of `piece` here and at connected peers, those that hold everything not counted.
+    fn copies_of(&self, piece: PieceIndex) -> usize {
+        usize::from(self.availability[piece.as_usize()]) + usize::from(self.held.contains(piece))
+    }
+
+    /// `piece` is about to have one copy more.
+    fn gains_copy(&mut self, piece: PieceIndex) {
+        let copies = self.copies_of(piece);
+        self.by_copies[copies] -= 1;
+        if self.by_copies.len() == copies + 1 {
+            self.by_copies.push(0);
+        }
+        self.by_copies[copies + 1] += 1;
+    }
+
+    /// `piece` is about to have one copy less.
+    fn loses_copy(&mut self, piece: PieceIndex) {
+        let copies = self.copies_of(piece);
+        self.by_copies[copies] -= 1;
+        self.by_copies[copies - 1] += 1;
     }
 
     /// Connected peers that hold `piece`, those that hold everything not counted.
@@ -323,6 +347,7 @@ impl Pieces {
     }
 
     pub(super) fn gains_holder(&mut self, piece: PieceIndex) {
+        self.gains_copy(piece);
         let at = piece.as_usize();
         let bucket = self.availability[at] as usize;
         self.availability[at] += 1;
@@ -339,6 +364,7 @@ impl Pieces {
         let at = piece.as_usize();
         let bucket = self.availability[at] as usize;
         debug_assert!(bucket > 0, "a peer takes back only what it gave");
+        self.loses_copy(piece);
         self.availability[at] -= 1;
         if self.place[at] != NOWHERE {
             self.swap(self.place[at], self.ends[bucket - 1]);
@@ -455,6 +481,11 @@ impl Pieces {
             let state = self.state(piece);
             assert_eq!(self.missing.contains(piece), state == PieceState::Missing);
             assert_eq!(self.held.contains(piece), state == PieceState::Held);
+        }
+        for (copies, count) in self.by_copies.iter().enumerate() {
+            let pieces = (0..self.count()).map(PieceIndex::new);
+            let with_so_many = pieces.filter(|piece| self.copies_of(*piece) == copies);
+            assert_eq!(with_so_many.count() as u32, *count, "{copies} copies");
         }
     }
 }
