@@ -280,6 +280,11 @@ impl Metadata {
         }
     }
 
+    /// Both are known from elsewhere: nobody is asked any more, and what still comes is not taken.
+    pub(super) fn settle(&mut self) {
+        self.stage = Stage::Done;
+    }
+
     /// Manifest and hashes, once, when both are complete.
     pub(super) fn take(&mut self) -> Option<(Manifest, PieceHashes)> {
         if !matches!(&self.stage, Stage::Hashes { builder, .. } if builder.is_complete()) {
@@ -337,6 +342,19 @@ mod tests {
             metadata.on_manifest(now, only, place, b"x").unwrap();
             assert!(metadata.asks(now, &sources).is_empty());
         }
+    }
+
+    #[test]
+    fn what_is_known_from_elsewhere_is_not_asked_for_and_not_taken() {
+        let bytes = b"\x01\x01\x01n\xfc\x00\x00\x01\x00\x00";
+        let mut metadata = Metadata::new(ShareId::from_digest(Digest::of(bytes)));
+        let (now, sources) = (Instant::now(), [SessionId(1)]);
+        assert_eq!(metadata.asks(now, &sources).len(), 1);
+        metadata.settle();
+        assert!(metadata.asks(now, &sources).is_empty());
+        let place = (bytes.len() as u32, 0);
+        metadata.on_manifest(now, sources[0], place, bytes).unwrap();
+        assert!(metadata.take().is_none());
     }
 
     #[test]

@@ -198,6 +198,8 @@ impl Actor {
             Err(error) => return self.fail(FetchError::Storage(error)),
         };
         fetch.chosen = Some(chosen.clone());
+        // A store opens once: what peers would still tell of the share while it does must not open it again.
+        fetch.metadata.settle();
         self.phase = Phase::Verify;
         let (target, inputs) = (fetch.options.target.clone(), self.share.inputs.clone());
         let ready = Arc::clone(&self.share.ready);
