@@ -26,6 +26,7 @@ pub(super) fn unknown(
         name,
         phase,
         bytes: 0,
+        zeros: 0,
         total,
         files: None,
         verified: (0, 0),
@@ -75,6 +76,7 @@ fn fill(actor: &Actor, status: &mut ShareStatus) {
     }
     let numbers = &actor.numbers;
     status.bytes = numbers.held_bytes;
+    status.zeros = numbers.zero_bytes;
     status.verified = actor.comparing;
     status.downloaded = numbers.downloaded;
     status.givers = numbers.givers.len() as u32;

@@ -14,6 +14,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use super::beneath::Beneath;
 use super::disk;
+use super::holes;
 use super::os;
 use super::part::{Content, PartFolder};
 use super::recent::Recent;
@@ -31,10 +32,12 @@ pub(super) const OPEN_FILES_MAX: usize = 32;
 pub struct FetchStore {
     pub(super) manifest: Manifest,
     pub(super) chosen: Chosen,
+    /// Pieces whose bytes are all zero: held without having been stored.
+    pub(super) zeros: Bitfield,
     pub(super) place: Place,
     pub(super) overwrite: bool,
     pub(super) root: Beneath,
-    /// Missing only when every chosen piece was held at the start.
+    /// Missing only when every chosen file had its final name at the start.
     pub(super) part: Option<PartFolder>,
     /// `None` without a part folder, and from [`PieceStore::finish`] on.
     pub(super) record: Mutex<Option<Record>>,
@@ -44,6 +47,8 @@ pub struct FetchStore {
     /// Told when a piece leaves `State::writing`.
     pub(super) written: Condvar,
     pub(super) open: Recent<FileIndex, Arc<File>>,
+    /// One part file is begun at a time: what lies in it goes.
+    pub(super) beginning: Mutex<()>,
     /// One sync at a time: an entry that says "synced" must not overtake the sync of somebody else's files.
     pub(super) syncing: Mutex<Names>,
     /// Whether `finish` succeeded.
@@ -56,6 +61,8 @@ pub(super) struct State {
     /// Pieces some thread is writing now.
     pub(super) writing: BTreeSet<PieceIndex>,
     pub(super) files: Vec<FileState>,
+    /// See [`super::survey::Survey::unclean`].
+    pub(super) unclean: BTreeSet<PieceIndex>,
     /// Pieces written, or found in files of the user, since the last sync, also by an earlier run.
     pub(super) unsynced: BTreeSet<PieceIndex>,
     /// Whole files without their final names.
@@ -80,23 +87,27 @@ impl FetchStore {
     fn store(&self, piece: &Verified<'_>) -> Result<Option<FileIndex>, StorageError> {
         let index = piece.piece();
         let span = self.geometry().locate(index);
-        let executable = self.manifest.file(span.file).executable;
         let is_whole = self.geometry().file_pieces(span.file).len() == 1;
         let handle = if is_whole {
-            let made = self
-                .part()
-                .create_file(span.file, executable, Content::Drop)?;
-            Arc::new(made)
+            Arc::new(self.create_part(span.file, Content::Drop)?)
         } else {
-            self.part_handle(span.file, executable)?
+            self.part_handle(span.file)?
         };
-        disk::write_all_at(&handle, piece.bytes(), span.offset)
-            .map_err(|source| self.write_failed(span.file, u64::from(span.len), source))?;
+        let is_unclean = self.state().unclean.contains(&index);
+        let written = if is_whole || is_unclean {
+            disk::write_all_at(&handle, piece.bytes(), span.offset)
+        } else {
+            holes::write_around(&handle, piece.bytes(), span.offset)
+        };
+        written.map_err(|source| self.write_failed(span.file, u64::from(span.len), source))?;
         // Now that it is open; a larger one gets it with its name.
         let is_timed = is_whole && self.give_time(span.file, &handle);
         {
             let mut state = self.state();
-            state.files[span.file.as_usize()].is_timed |= is_timed;
+            let known = &mut state.files[span.file.as_usize()];
+            known.is_timed |= is_timed;
+            known.is_begun = true;
+            state.unclean.remove(&index);
             // After the bytes and before the record: a sync that reads the record's end from here on covers them.
             state.unsynced.insert(index);
         }
@@ -126,20 +137,41 @@ impl FetchStore {
         Ok(Some(file))
     }
 
-    /// The open part file of a file of several pieces; made at its full length, without taking space for it.
-    fn part_handle(&self, file: FileIndex, executable: bool) -> Result<Arc<File>, StorageError> {
+    /// The open part file of a file of several pieces, or of zeros; made at its full length, without taking space for it.
+    pub(super) fn part_handle(&self, file: FileIndex) -> Result<Arc<File>, StorageError> {
         if let Some(handle) = self.open.get(&file) {
             return Ok(handle);
         }
-        let handle = self.part().create_file(file, executable, Content::Keep)?;
-        let len = self.geometry().file_len(file);
-        let failed = |source| self.write_failed(file, 0, source);
-        if os::stat_file(&handle).map_err(failed)?.signature.len != len {
-            disk::set_len(&handle, len).map_err(failed)?;
-        }
-        let handle = Arc::new(handle);
+        let handle = Arc::new(self.create_part(file, Content::Keep)?);
+        self.begin(file, &handle)
+            .map_err(|source| self.write_failed(file, 0, source))?;
         self.open.insert(file, Arc::clone(&handle));
         Ok(handle)
+    }
+
+    fn create_part(&self, file: FileIndex, content: Content) -> Result<File, StorageError> {
+        let executable = self.manifest.file(file).executable;
+        self.part().create_file(file, executable, content)
+    }
+
+    /// Gives a part file its length. The first time it also loses what it has: no piece in it is held, and pieces of zeros
+    /// are not going to be written over it.
+    fn begin(&self, file: FileIndex, handle: &File) -> io::Result<()> {
+        let one_at_a_time = self.beginning.lock();
+        let _one_at_a_time = one_at_a_time.unwrap_or_else(PoisonError::into_inner);
+        let is_begun = self.state().files[file.as_usize()].is_begun;
+        let found = os::stat_file(handle)?.signature.len;
+        if !is_begun && found > 0 {
+            disk::set_len(handle, 0)?;
+            // The next run will rely on this one for it, whatever a power loss takes.
+            disk::sync_data(handle)?;
+        }
+        let len = self.geometry().file_len(file);
+        if found != len || !is_begun {
+            disk::set_len(handle, len)?;
+        }
+        self.state().files[file.as_usize()].is_begun = true;
+        Ok(())
     }
 
     /// Opens a file for reading wherever it lies now.
@@ -262,6 +294,11 @@ impl PieceStore for FetchStore {
             }
             state.files[span.file.as_usize()].published
         };
+        if published.is_none() && self.zeros.contains(piece) {
+            // Its part file may not have been begun.
+            into.fill(0);
+            return Ok(());
+        }
         let handle = match self.open.get(&span.file) {
             Some(handle) => handle,
             None => {

@@ -44,6 +44,7 @@ impl FetchStore {
         let mut names = self.names();
         // In this order: whatever is recorded before `offset` was in `unsynced` before that, and is in `whole` after it.
         let whole = self.state().whole.clone();
+        self.begin_zeros(&whole)?;
         let offset = self.record().as_ref().map(Record::offset);
         let pieces = {
             let mut state = self.state();
@@ -55,7 +56,7 @@ impl FetchStore {
         if pieces.is_empty() && whole.is_empty() {
             return Ok(());
         }
-        match self.sync_pieces(&pieces, &mut names) {
+        match self.sync_pieces(&pieces, &whole, &mut names) {
             Ok(()) => {}
             Err(Failure::NotTried(error)) => {
                 self.state().unsynced.extend(pieces);
@@ -263,10 +264,29 @@ impl FetchStore {
         Ok(())
     }
 
-    /// Brings the bytes of `pieces`, and the names they are found by, to the disk itself.
-    fn sync_pieces(&self, pieces: &BTreeSet<PieceIndex>, names: &mut Names) -> Result<(), Failure> {
+    /// Makes the part files of those of `whole` that nothing was written to: they are all zeros.
+    fn begin_zeros(&self, whole: &BTreeSet<FileIndex>) -> Result<(), StorageError> {
+        for &file in whole {
+            if !self.state().files[file.as_usize()].is_begun {
+                self.part_handle(file)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Brings the bytes of `pieces`, files that are `whole`, and the names they are found by, to the disk itself.
+    fn sync_pieces(
+        &self,
+        pieces: &BTreeSet<PieceIndex>,
+        whole: &BTreeSet<FileIndex>,
+        names: &mut Names,
+    ) -> Result<(), Failure> {
         let files = pieces.iter().map(|piece| self.geometry().locate(*piece));
-        let files: BTreeSet<_> = files.map(|span| span.file).collect();
+        // Of a file of zeros no piece was ever written.
+        let files: BTreeSet<_> = files
+            .map(|span| span.file)
+            .chain(whole.iter().copied())
+            .collect();
         if files.len() > SYNC_EACH_MAX {
             let whole = disk::sync_file_system(self.root.dir()).map_err(|source| {
                 let path = self.place.shown();

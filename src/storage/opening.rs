@@ -3,7 +3,7 @@
 //! Owns [`FetchStore::open`] and the promise that a failed one leaves the target as it was. Pieces are `fetch`'s matter, the
 //! look at the target is `survey`'s. Called by `node`.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Condvar, Mutex, OnceLock};
@@ -16,7 +16,7 @@ use super::record::{Entry, LastRun, Record, Replay};
 use super::survey::{Survey, Surveyor};
 use super::target::{self, Place, Target};
 use super::{Chosen, StorageError, disk, os};
-use crate::content::{Bitfield, FileIndex, Manifest, PieceHashes, PieceIndex};
+use crate::content::{Bitfield, FileIndex, Manifest, PieceHashes, PieceIndex, PieceSpan};
 
 /// Most bytes left free on purpose, for the record and the file system's own needs.
 const RESERVE_MAX: u64 = 16 * 1024 * 1024;
@@ -39,7 +39,7 @@ struct Changes {
 impl FetchStore {
     /// Opens the target of a fetch of the `chosen` part of a share and tells which pieces are held already.
     ///
-    /// Pieces of an earlier run are taken from its record without reading them; after a restart of the machine those not
+    /// Pieces of zeros are held from the beginning. Pieces of an earlier run are taken from its record without reading them; after a restart of the machine those not
     /// known to have reached the disk are read. Existing files of the right name and length are read, and equal ones
     /// adopted; what is not chosen is neither read nor in the way. `progress` gets bytes read and bytes to read, from several threads. When it fails, the target is as before.
     ///
@@ -85,10 +85,12 @@ impl FetchStore {
                 .map(|(record, replay)| (Some(record), replay))?,
             None => (None, Replay::default()),
         };
+        let zeros = hashes.zero_pieces(manifest.geometry());
         let space = os::space_at(&target::nearest_existing(&place.folder)?);
         let survey = Surveyor {
             manifest: &manifest,
             hashes: &hashes,
+            zeros: &zeros,
             place: &place,
             root: root.as_ref(),
             part: part.as_ref(),
@@ -113,7 +115,7 @@ impl FetchStore {
             error
         };
         let part = match part {
-            None if !chosen.pieces().is_subset(&survey.held) => {
+            None if !is_here(&manifest, &chosen, &survey) => {
                 Some(PartFolder::create(&root, &share).map_err(undo)?)
             }
             part => part,
@@ -122,6 +124,7 @@ impl FetchStore {
             held,
             files,
             corrections,
+            unclean,
             adopted,
             taken_back,
             ..
@@ -132,6 +135,7 @@ impl FetchStore {
         let store = Self {
             manifest,
             chosen,
+            zeros,
             place,
             overwrite: target.overwrite,
             root,
@@ -141,6 +145,7 @@ impl FetchStore {
                 held: held.clone(),
                 writing: BTreeSet::new(),
                 files,
+                unclean,
                 unsynced,
                 whole: BTreeSet::new(),
                 is_broken: false,
@@ -148,6 +153,7 @@ impl FetchStore {
             times: OnceLock::new(),
             written: Condvar::new(),
             open: Recent::new(OPEN_FILES_MAX),
+            beginning: Mutex::new(()),
             syncing: Mutex::new(Names {
                 made: made.clone(),
                 is_part_synced: false,
@@ -200,7 +206,8 @@ impl FetchStore {
             self.root
                 .take_back(&self.path_of(file), part.dir(), &part::file_name(file))?;
         }
-        for &entry in corrections {
+        let cleaned = self.clean_zeros()?;
+        for &entry in corrections.iter().chain(&cleaned) {
             self.append(entry)?;
         }
         if *last_run == LastRun::EarlierBoot {
@@ -217,6 +224,35 @@ impl FetchStore {
         }
         self.find_whole();
         Ok(())
+    }
+
+    /// Makes pieces of zeros what they are to be where a torn or changed file has other bytes: nobody else will write there.
+    /// Gives what to record of it.
+    fn clean_zeros(&self) -> Result<Vec<Entry>, StorageError> {
+        let mut unclean: BTreeMap<FileIndex, Vec<PieceSpan>> = BTreeMap::new();
+        let mut cleaned = Vec::new();
+        {
+            let state = self.state();
+            for &piece in &state.unclean {
+                let span = self.geometry().locate(piece);
+                let known = &state.files[span.file.as_usize()];
+                if self.zeros.contains(piece) && known.is_begun && known.published.is_none() {
+                    unclean.entry(span.file).or_default().push(span);
+                    cleaned.push(Entry::Held(piece));
+                }
+            }
+        }
+        for (file, spans) in unclean {
+            let handle = self.part_handle(file)?;
+            let failed = |source| self.write_failed(file, 0, source);
+            for span in spans {
+                disk::write_all_at(&handle, &vec![0; span.len as usize], span.offset)
+                    .map_err(failed)?;
+            }
+            // Before the record stops telling the next run to look here again.
+            disk::sync_data(&handle).map_err(failed)?;
+        }
+        Ok(cleaned)
     }
 
     /// Whole files that are still part files get their names with the next sync: the run that wrote their last piece was
@@ -262,6 +298,14 @@ impl FetchStore {
         }
         Ok(())
     }
+}
+
+/// Whether every chosen file with bytes lies under its final name.
+fn is_here(manifest: &Manifest, chosen: &Chosen, survey: &Survey) -> bool {
+    let mut files = manifest.files().filter(|(_, entry)| entry.len > 0);
+    files.all(|(file, _)| {
+        !chosen.has_file(file) || survey.files[file.as_usize()].published.is_some()
+    })
 }
 
 fn open_record(

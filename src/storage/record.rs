@@ -55,6 +55,8 @@ pub(super) enum Entry {
 pub(super) struct Replay {
     /// Pieces held in part files.
     pub(super) held: BTreeSet<PieceIndex>,
+    /// Pieces that were held once and turned out not to be: nobody knows what lies in their places.
+    pub(super) dropped: BTreeSet<PieceIndex>,
     /// Files published, as they looked then.
     pub(super) published: BTreeMap<FileIndex, Signature>,
     /// Those of them that were there before us.
@@ -264,9 +266,11 @@ pub(super) fn replay(
                 };
                 if held {
                     state.held.insert(piece);
+                    state.dropped.remove(&piece);
                     pieces.insert(piece, offset);
                 } else {
                     state.held.remove(&piece);
+                    state.dropped.insert(piece);
                     pieces.remove(&piece);
                 }
             }
@@ -324,6 +328,7 @@ fn forget_pieces(
         .filter_map(|index| geometry.piece(index))
     {
         state.held.remove(&piece);
+        state.dropped.remove(&piece);
         written.remove(&piece);
     }
 }

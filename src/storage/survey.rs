@@ -25,6 +25,9 @@ pub(super) struct FileState {
     pub(super) remaining: u32,
     /// Set when it lies under its final name: what it looks like there.
     pub(super) published: Option<Signature>,
+    /// Its part file has its length, and where nothing was ever stored it reads as zeros: what lies there without that is of
+    /// no use to anybody.
+    pub(super) is_begun: bool,
     /// It has the time it is to have: that of the share, or its own when it was there before us.
     pub(super) is_timed: bool,
 }
@@ -35,8 +38,10 @@ pub(super) struct Survey {
     pub(super) held: Bitfield,
     /// One per file of the manifest.
     pub(super) files: Vec<FileState>,
-    /// What the record has to take back.
+    /// What the record has to take back, in the order in which it has to.
     pub(super) corrections: Vec<Entry>,
+    /// Pieces not held whose places in a part file that is begun have bytes of whatever kind.
+    pub(super) unclean: BTreeSet<PieceIndex>,
     /// Files found under their final names, equal, that the record does not know.
     pub(super) adopted: Vec<FileIndex>,
     /// Files published by an earlier run and torn by a power loss: to become part files again. Good pieces of theirs are in
@@ -50,6 +55,8 @@ pub(super) struct Survey {
 pub(super) struct Surveyor<'a> {
     pub(super) manifest: &'a Manifest,
     pub(super) hashes: &'a PieceHashes,
+    /// Pieces whose bytes are all zero.
+    pub(super) zeros: &'a Bitfield,
     pub(super) place: &'a Place,
     /// The target folder, if it exists.
     pub(super) root: Option<&'a Beneath>,
@@ -95,6 +102,7 @@ impl Surveyor<'_> {
             held: Bitfield::new(geometry.piece_count()),
             files: Vec::with_capacity(geometry.file_count() as usize),
             corrections: Vec::new(),
+            unclean: BTreeSet::new(),
             adopted: Vec::new(),
             taken_back: BTreeSet::new(),
             needed: 0,
@@ -104,6 +112,7 @@ impl Surveyor<'_> {
             survey.files.push(FileState {
                 remaining,
                 published: None,
+                is_begun: false,
                 is_timed: false,
             });
         }
@@ -123,8 +132,26 @@ impl Surveyor<'_> {
         if let Some(part) = self.part {
             self.take_parts(part, &mut survey, &mut read)?;
         }
+        self.take_zeros(&mut survey);
+        // Whatever happens in between, a dropped piece is not taken for one that was never stored.
+        survey.corrections.sort_by_key(|entry| match entry {
+            Entry::Lost(_) => 0,
+            Entry::Dropped(_) => 1,
+            _ => 2,
+        });
         survey.needed = self.needed(&survey)?;
         Ok(survey)
+    }
+
+    /// Pieces of zeros of files still to be fetched are held: a part file that is begun reads as zeros there, and one that is
+    /// not will. No record says so, which could be true of another file.
+    fn take_zeros(&self, survey: &mut Survey) {
+        for piece in self.zeros.iter() {
+            let file = self.manifest.geometry().locate(piece).file;
+            if self.chosen.has_file(file) {
+                mark_held(survey, file, piece);
+            }
+        }
     }
 
     /// The target folder, if anything lies in it under the result's name.
@@ -266,9 +293,14 @@ impl Surveyor<'_> {
             if !bad.is_empty() {
                 if found.otherwise == Otherwise::TakeBack {
                     take_back(survey, found.file);
+                    survey.files[found.file.as_usize()].is_begun = true;
                     for (piece, _) in good {
                         mark_held(survey, found.file, piece);
                         survey.corrections.push(Entry::Held(piece));
+                    }
+                    for (piece, _) in bad {
+                        survey.unclean.insert(piece);
+                        survey.corrections.push(Entry::Dropped(piece));
                     }
                 }
                 continue;
@@ -308,6 +340,7 @@ impl Surveyor<'_> {
         for &file in self.replay.published.keys() {
             by_file.insert(file, self.pieces_of(file).collect());
         }
+        survey.unclean.extend(&self.replay.dropped);
         let mut unsure = Vec::new();
         for (file, pieces) in by_file {
             let published = survey.files[file.as_usize()].published.is_some();
@@ -325,6 +358,7 @@ impl Surveyor<'_> {
             if !usable {
                 continue;
             }
+            survey.files[file.as_usize()].is_begun = true;
             for piece in pieces {
                 if was_published || self.replay.doubtful_pieces.contains(&piece) {
                     unsure.push(piece);
@@ -348,6 +382,7 @@ impl Surveyor<'_> {
                     survey.corrections.push(Entry::Held(piece));
                 }
             } else {
+                survey.unclean.insert(piece);
                 survey.corrections.push(Entry::Dropped(piece));
             }
         }

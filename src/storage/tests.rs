@@ -9,6 +9,7 @@ mod faults;
 mod order;
 mod power;
 mod share64;
+mod sparse;
 mod swapper;
 mod times;
 pub(super) mod watching;
@@ -736,7 +737,7 @@ fn a_failed_open_leaves_a_fresh_target_as_it_was() {
 fn a_share_that_does_not_fit_is_refused_before_anything_is_made() {
     let folder = tempfile::tempdir().unwrap();
     let len = (os::space_at(folder.path()).unwrap().free + 1).next_power_of_two();
-    let (manifest, hashes) = zeros(len);
+    let (manifest, hashes) = repeated(1, len);
     let target = Target {
         dir: folder.path().join("new/deep"),
         output: None,
@@ -752,22 +753,22 @@ fn a_share_that_does_not_fit_is_refused_before_anything_is_made() {
     assert_eq!(names(folder.path()), Vec::<String>::new());
 }
 
-/// A share of one file of nothing but zeros, `len` a multiple of every piece length.
-fn zeros(len: u64) -> (Manifest, PieceHashes) {
+/// A share of one file of nothing but `byte`, `len` a multiple of every piece length.
+fn repeated(byte: u8, len: u64) -> (Manifest, PieceHashes) {
     let piece_len = crate::content::piece_len_for(&[len]);
     let geometry = Geometry::new(piece_len, &[len]).unwrap();
-    let digest = hash_piece(&vec![0; piece_len as usize], geometry.piece_width());
+    let digest = hash_piece(&vec![byte; piece_len as usize], geometry.piece_width());
     let layer = vec![digest; geometry.piece_count() as usize];
     let root = Some(layer_root(&layer, geometry.piece_width()));
     let entry = Entry {
-        path: RelativePath::parse("zeros").unwrap(),
+        path: RelativePath::parse("same").unwrap(),
         kind: EntryKind::File {
             len,
             root,
             executable: false,
         },
     };
-    let name = Name::parse("zeros").unwrap();
+    let name = Name::parse("same").unwrap();
     let manifest = Manifest::new(name, Layout::File, vec![entry]).unwrap();
     let hashes = PieceHashes::from_digests(&manifest, layer).unwrap();
     (manifest, hashes)
@@ -776,7 +777,7 @@ fn zeros(len: u64) -> (Manifest, PieceHashes) {
 #[test]
 fn a_partial_of_8_gib_opens_at_once_and_takes_no_space_for_holes() {
     let folder = tempfile::tempdir().unwrap();
-    let (manifest, hashes) = zeros(8 << 30);
+    let (manifest, hashes) = repeated(1, 8 << 30);
     let id = manifest.id();
     let target = Target {
         dir: folder.path().to_path_buf(),
@@ -795,7 +796,7 @@ fn a_partial_of_8_gib_opens_at_once_and_takes_no_space_for_holes() {
     )
     .unwrap();
     let last = PieceIndex::new(geometry.piece_count() - 1);
-    let bytes = vec![0; geometry.len_of(last) as usize];
+    let bytes = vec![1; geometry.len_of(last) as usize];
     store
         .write_piece(hashes.verify(&geometry, last, &bytes).unwrap())
         .unwrap();

@@ -122,6 +122,7 @@ mod tests {
             name: "ubuntu.iso".into(),
             phase: Phase::Fetch,
             bytes: 3686 * MIB,
+            zeros: 0,
             total: Some(6042 * MIB),
             files: Some(1),
             verified: (0, 0),

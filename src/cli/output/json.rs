@@ -82,6 +82,7 @@ pub(super) enum Body<'a> {
         wasted: u64,
         uploaded: u64,
         peers: u32,
+        zeros: u64,
     },
     Stopped {
         reason: &'static str,
@@ -237,6 +238,7 @@ impl<'a> Body<'a> {
             wasted: status.wasted,
             uploaded: status.uploaded,
             peers: status.givers,
+            zeros: status.zeros,
         }
     }
 
@@ -491,7 +493,7 @@ mod tests {
             ),
             (
                 Body::done(fetched, &status),
-                r#"{"v":1,"type":"done","ts":1764000000.25,"path":"down/movie.bin","bytes":1000,"secs":29.441,"downloaded":610,"wasted":10,"uploaded":300,"peers":2}"#,
+                r#"{"v":1,"type":"done","ts":1764000000.25,"path":"down/movie.bin","bytes":1000,"secs":29.441,"downloaded":610,"wasted":10,"uploaded":300,"peers":2,"zeros":0}"#,
             ),
             (
                 Body::Stopped {

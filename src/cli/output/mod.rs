@@ -506,6 +506,9 @@ fn done_text(fetched: &Fetched, status: &ShareStatus) -> String {
     if status.wasted > 0 {
         text += &format!(", {} not kept", bytes(status.wasted));
     }
+    if status.zeros > 0 {
+        text += &format!(", {} are zeros", bytes(status.zeros));
+    }
     if status.uploaded > 0 {
         text += &format!("; {} sent", bytes(status.uploaded));
     }
@@ -558,6 +561,7 @@ pub(super) mod tests {
             name: "movie.bin".into(),
             phase: Phase::Fetch,
             bytes: 600,
+            zeros: 0,
             total: Some(1_000),
             files: Some(1),
             verified: (0, 0),
@@ -707,6 +711,14 @@ pub(super) mod tests {
         assert_eq!(
             done_text(&fetched("a"), &status()),
             "done: 1000 B in 29.4s, 610 B from 2 peers at 20 B/s, 10 B not kept; 300 B sent"
+        );
+        let sparse = ShareStatus {
+            zeros: 390,
+            ..status()
+        };
+        assert_eq!(
+            done_text(&fetched("a"), &sparse),
+            "done: 1000 B in 29.4s, 610 B from 2 peers at 20 B/s, 10 B not kept, 390 B are zeros; 300 B sent"
         );
         let resumed = ShareStatus {
             downloaded: 0,

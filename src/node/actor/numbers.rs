@@ -10,6 +10,8 @@ use crate::node::share::SessionId;
 pub(in crate::node) struct Numbers {
     /// Bytes held; kept here so that a status need not add up pieces.
     pub(in crate::node) held_bytes: u64,
+    /// Of those, bytes that a fetch has to get from nobody: they are zeros.
+    pub(in crate::node) zero_bytes: u64,
     pub(in crate::node) downloaded: u64,
     pub(in crate::node) wasted: u64,
     /// The piece that each session is sending, and its bytes that are here.

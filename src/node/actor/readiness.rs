@@ -238,11 +238,16 @@ impl Actor {
         let geometry = ready.geometry().clone();
         let fetch = self.fetch.as_ref();
         let chosen = fetch.and_then(|fetch| fetch.chosen.as_ref());
-        self.numbers.held_bytes = held
-            .iter()
-            .filter(|piece| chosen.is_none_or(|chosen| chosen.pieces().contains(*piece)))
-            .map(|piece| u64::from(geometry.len_of(piece)))
-            .sum();
+        let bytes_of = |pieces: &Bitfield| -> u64 {
+            let is_chosen =
+                |piece: &PieceIndex| chosen.is_none_or(|chosen| chosen.pieces().contains(*piece));
+            let pieces = pieces.iter().filter(is_chosen);
+            pieces.map(|piece| u64::from(geometry.len_of(piece))).sum()
+        };
+        self.numbers.held_bytes = bytes_of(&held);
+        if fetch.is_some() {
+            self.numbers.zero_bytes = bytes_of(&ready.hashes.zero_pieces(&geometry));
+        }
         let config = TransferConfig {
             geometry,
             held,

@@ -76,7 +76,8 @@ fn end(failed: &str, failing: Failing, result: &Result<(), StorageError>) -> Opt
     }
 }
 
-/// Pieces that must not count as held: of the file whose sync failed, or of all, what was stored since the last good one.
+/// Pieces that must not count as held: of the file whose sync failed, or of all, what was stored since the last good one. Not
+/// pieces of zeros, which no disk has to keep.
 fn lost(share: &Share64, watcher: &Watcher) -> Vec<PieceIndex> {
     let is_error = watcher
         .fault
@@ -101,6 +102,7 @@ fn lost(share: &Share64, watcher: &Watcher) -> Vec<PieceIndex> {
     let geometry = share.scene.geometry();
     stored
         .filter(|piece| file.is_none_or(|file| geometry.locate(*piece).file == file))
+        .filter(|piece| !share.scene.share.hashes.is_zeros(geometry, *piece))
         .collect()
 }
 

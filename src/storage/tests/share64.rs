@@ -1,7 +1,7 @@
 //! A share of 64 pieces and one fetch of it, killed once on the way: what `crashes` and `faults` put through everything.
 //!
-//! One big file, one of several pieces in a folder, small ones, an empty one, a link and an empty folder; pieces come in no
-//! order, with a sync now and then. The disk it lies on is memory where the system has such a folder, for speed.
+//! One big file, one of several pieces in a folder, small ones, an empty one, a link and an empty folder; some pieces are zeros,
+//! some partly so; pieces come in no order, with a sync now and then. The disk it lies on is memory where the system has such a folder, for speed.
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;
@@ -66,12 +66,19 @@ impl Share64 {
         let top = source.path().join("source/tree");
         fs::create_dir_all(top.join("sub/hollow")).unwrap();
         fs::create_dir_all(top.join("small")).unwrap();
-        fs::write(top.join("big"), noise(PIECE_LEN * 20 - 777, 1)).unwrap();
+        let mut big = noise(PIECE_LEN * 20 - 777, 1);
+        big[PIECE_LEN * 5..PIECE_LEN * 7].fill(0);
+        big[PIECE_LEN * 9 + 5000..PIECE_LEN * 10 - 5000].fill(0);
+        big[PIECE_LEN * 18..].fill(0);
+        fs::write(top.join("big"), big).unwrap();
         fs::write(top.join("sub/some"), noise(PIECE_LEN * 9 + 1, 2)).unwrap();
         fs::write(top.join("none"), b"").unwrap();
         std::os::unix::fs::symlink("../big", top.join("sub/link")).unwrap();
         for number in 0..SMALL_FILES {
-            let bytes = noise(600 + number * 250, number as u64 + 3);
+            let mut bytes = noise(600 + number * 250, number as u64 + 3);
+            if number == 7 {
+                bytes.fill(0);
+            }
             fs::write(top.join(format!("small/{number}")), bytes).unwrap();
         }
         let scene = Scene::of(source, &top);
