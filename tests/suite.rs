@@ -19,6 +19,7 @@ mod lock;
 mod loopback;
 mod merkle_golden;
 mod remembered;
+mod scale;
 mod simulation;
 mod support;
 mod surfaces;
