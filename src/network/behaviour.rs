@@ -1,4 +1,4 @@
-//! The composed behaviour: connection limits, identify, ping, Kademlia, mDNS and our session streams, each with its
+//! The composed behaviour: connection limits, identify, Kademlia, mDNS and our session streams, each with its
 //! settings and the reason for them. It decides nothing at run time; `driver` reads its events.
 //! Source: libp2p specifications of each part; the limits are those of `PROTOCOL.md` "Versions and limits".
 
@@ -8,7 +8,7 @@ use std::time::Duration;
 use libp2p::connection_limits::{self, ConnectionLimits};
 use libp2p::swarm::NetworkBehaviour;
 use libp2p::swarm::behaviour::toggle::Toggle;
-use libp2p::{PeerId, StreamProtocol, identify, kad, mdns, ping};
+use libp2p::{PeerId, StreamProtocol, identify, kad, mdns};
 
 use super::NetworkConfig;
 use super::provider_store::{PROVIDER_TTL, ProviderStore};
@@ -42,12 +42,20 @@ const QUERY_TIMEOUT: Duration = Duration::from_secs(30);
 /// Peers asked at once within a query: providers are candidates of the walk, and dead ones must not hold it up.
 const QUERY_PARALLELISM: NonZeroUsize = NonZeroUsize::new(6).expect("it is not zero");
 
-/// Everything our node speaks. The limits come first: what they refuse the others never see.
+/// How often a peer that stays connected is asked again who it is. What changes in between is pushed.
+const IDENTIFY_EVERY: Duration = Duration::from_secs(60 * 60);
+
+/// How often the routing table is walked without need. For that all neighbours are dialled again, since connections end
+/// when idle: 390 kB with ten of them. A table of fewer than 20 peers is walked whenever it grows, and every announcement
+/// and lookup walks a part. Source: Maymounkov and Mazieres, "Kademlia" (2002), section 2.3: buckets are refreshed hourly.
+const REFRESH_EVERY: Duration = Duration::from_secs(60 * 60);
+
+/// Everything our node speaks. The limits come first: what they refuse the others never see. Not ping: a busy connection
+/// makes its answers wait, an idle session has its own keep-alives, and the kernel finds hosts that are gone.
 #[derive(NetworkBehaviour)]
 pub(super) struct Behaviour {
     pub(super) limits: connection_limits::Behaviour,
     pub(super) identify: identify::Behaviour,
-    pub(super) ping: ping::Behaviour,
     pub(super) kad: Toggle<kad::Behaviour<ProviderStore>>,
     pub(super) mdns: Toggle<mdns::tokio::Behaviour>,
     pub(super) mdns_ipv6: Toggle<mdns::tokio::Behaviour>,
@@ -68,7 +76,6 @@ impl Behaviour {
                     .with_max_established_per_peer(Some(PER_PEER_MAX)),
             ),
             identify: identify(config),
-            ping: ping::Behaviour::default(),
             kad: Toggle::from(config.dht.then(|| kademlia(local_peer, seed))),
             mdns: Toggle::from(config.mdns.then(|| multicast(local_peer, Ip::V4)).flatten()),
             mdns_ipv6: Toggle::from(config.mdns.then(|| multicast(local_peer, Ip::V6)).flatten()),
@@ -83,6 +90,7 @@ fn identify(config: &NetworkConfig) -> identify::Behaviour {
     identify::Behaviour::new(
         identify::Config::new_with_signed_peer_record(IDENTIFY_PROTOCOL.to_owned(), identity)
             .with_agent_version(agent)
+            .with_interval(IDENTIFY_EVERY)
             .with_push_listen_addr_updates(true)
             // What is told are our external addresses, which the driver chooses: a message holds 4,096 bytes, each address
             // twice, and one that is longer is lost as a whole. A machine of labs and containers has 60 interfaces.
@@ -96,6 +104,7 @@ fn kademlia(local_peer: PeerId, seed: u64) -> kad::Behaviour<ProviderStore> {
     let mut config = kad::Config::new(KAD_PROTOCOL);
     config
         .set_query_timeout(QUERY_TIMEOUT)
+        .set_periodic_bootstrap_interval(Some(REFRESH_EVERY))
         .set_parallelism(QUERY_PARALLELISM)
         .set_provider_record_ttl(Some(PROVIDER_TTL))
         // Ours: `discovery`. The built-in one starts a hundred announcements at once and never sees the table grow.

@@ -1,8 +1,8 @@
 //! A node that speaks libp2p and nothing of ours, as other programs on a network do. For tests of `network` and `node`.
 
 use futures::StreamExt;
-use libp2p::swarm::SwarmEvent;
-use libp2p::{Multiaddr, PeerId, Swarm, ping};
+use libp2p::swarm::{SwarmEvent, dummy};
+use libp2p::{Multiaddr, PeerId, Swarm};
 use tokio::task::JoinHandle;
 
 use crate::network::{Keypair, transport};
@@ -22,7 +22,7 @@ pub(crate) async fn start() -> Foreign {
     let settings = libp2p::swarm::Config::with_tokio_executor();
     let mut swarm = Swarm::new(
         transport::build(&identity).unwrap(),
-        ping::Behaviour::default(),
+        dummy::Behaviour,
         identity.peer_id(),
         settings,
     );

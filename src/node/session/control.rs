@@ -20,11 +20,15 @@ use crate::wire::{
     AGENT_LEN_MAX, Control, FrameBuffer, Hello, ShareMessage, VERSION, encode_frame,
 };
 
-/// A session says something at least this often.
-const KEEP_ALIVE: Duration = Duration::from_secs(10);
+/// A session says something at least this often. It finds peers that are stopped and not dead: who waits for bytes has
+/// deadlines of its own (`engine/tuning`), and the kernel ends connections whose host is gone. More often costs an idle seed
+/// traffic with each of its peers, less often leaves no time for a message that is late.
+const KEEP_ALIVE: Duration = Duration::from_secs(20);
 
 /// A peer whose next message is not whole after this long is gone.
 const SILENCE_MAX: Duration = Duration::from_secs(30);
+
+const _: () = assert!(KEEP_ALIVE.as_secs() + 10 <= SILENCE_MAX.as_secs());
 
 /// The first message has to come sooner.
 const HELLO_MAX: Duration = Duration::from_secs(5);
