@@ -19,6 +19,7 @@ pub(crate) fn run(lab: &Lab, mib: u64, runs: usize) -> Result<Vec<Value>> {
     let input = lab.path("input.bin");
     write_noise(&input, mib << 20)?;
     let path = input.to_str().ok_or("the path is text")?;
+    let count = std::thread::available_parallelism()?.get();
     let (mut walls, mut cores, mut lines) = (Vec::new(), Vec::new(), Vec::new());
     for number in 0..=runs {
         // Without what an earlier run remembered.
@@ -31,13 +32,13 @@ pub(crate) fn run(lab: &Lab, mib: u64, runs: usize) -> Result<Vec<Value>> {
         let run = measure(link.stdout(Stdio::null()))?;
         let core = one_core();
         if number > 0 {
-            lines.push(json!({ "bench": "import", "mib": mib, "secs": run.wall, "cpu": run.cpu, "core_mb_per_sec": core }));
+            lines.push(json!({ "bench": "import", "mib": mib, "secs": run.wall, "cpu": run.cpu, "core_mb_per_sec": core,
+                "cores": count }));
             walls.push(run.wall);
             cores.push(core);
         }
     }
     let rate = mib as f64 * 1.048_576 / median(&walls);
-    let count = std::thread::available_parallelism()?.get();
     let core = median(&cores);
     say(&format!(
         "import of {mib} MiB from the page cache, {runs} runs: {} s, {rate:.0} MB/s",

@@ -5,8 +5,6 @@ use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
-use serde_json::Value;
-
 use crate::Result;
 use crate::process::{Run, measure};
 
@@ -14,6 +12,8 @@ use crate::process::{Run, measure};
 pub(crate) struct Lab {
     pub(crate) binary: PathBuf,
     folder: tempfile::TempDir,
+    /// Where processes on loopback listen.
+    listen: &'static str,
 }
 
 /// A process that is killed when dropped.
@@ -34,6 +34,7 @@ pub(crate) struct Seeder {
 }
 
 impl Lab {
+    /// Over TCP; its files in a folder in `work`, or where temporary files are.
     pub(crate) fn new(work: Option<&Path>) -> Result<Self> {
         let folder = match work {
             Some(work) => tempfile::tempdir_in(work)?,
@@ -44,7 +45,19 @@ impl Lab {
         let binary = build
             .ok_or("the example lies in a build folder")?
             .join("shoal");
-        Ok(Self { binary, folder })
+        Ok(Self {
+            binary,
+            folder,
+            listen: "/ip4/127.0.0.1/tcp/0",
+        })
+    }
+
+    /// The same, over QUIC alone.
+    pub(crate) fn over_quic(self) -> Self {
+        Self {
+            listen: "/ip4/127.0.0.1/udp/0/quic-v1",
+            ..self
+        }
     }
 
     /// A path in the folder of the lab.
@@ -56,13 +69,7 @@ impl Lab {
     pub(crate) fn command(&self, args: &[&str]) -> Command {
         let mut command = Command::new(&self.binary);
         command.args(args);
-        command.args([
-            "--quiet",
-            "--no-mdns",
-            "--listen",
-            "/ip4/127.0.0.1/tcp/0",
-            "--home",
-        ]);
+        command.args(["--quiet", "--no-mdns", "--listen", self.listen, "--home"]);
         command.arg(self.path("home"));
         command.stdin(Stdio::null()).stderr(Stdio::inherit());
         command
@@ -93,19 +100,11 @@ impl Lab {
         Ok((measure(command.stdout(Stdio::null()))?, into))
     }
 
-    /// Appends the runs to `bench/runs.ndjson` in the build folder.
-    pub(crate) fn keep(&self, lines: &[Value]) -> Result<()> {
+    /// Where runs are kept: `bench/runs.ndjson` in the build folder.
+    pub(crate) fn kept(&self) -> Result<PathBuf> {
         let build = self.binary.ancestors().nth(2);
-        let folder = build
-            .ok_or("the binary lies in a build folder")?
-            .join("bench");
-        fs::create_dir_all(&folder)?;
-        let path = folder.join("runs.ndjson");
-        let mut file = File::options().create(true).append(true).open(path)?;
-        for line in lines {
-            writeln!(file, "{line}")?;
-        }
-        Ok(())
+        let build = build.ok_or("the binary lies in a build folder")?;
+        Ok(build.join("bench/runs.ndjson"))
     }
 }
 

@@ -1,4 +1,5 @@
-//! Machines of their own on one host: namespaces behind one bridge, each with a shaped uplink. Needs root, `ip`, `tc`.
+//! Links on one host: machines in namespaces behind one bridge, each with a shaped uplink, and a loopback that loses
+//! packets. Needs root, `ip`, `tc`, `nft`.
 
 use std::fs;
 use std::process::Command;
@@ -112,9 +113,71 @@ impl Machine {
         Ok(fs::read_to_string(path)?.trim().parse()?)
     }
 
+    /// Packets it has sent and received.
+    pub(crate) fn packets(&self) -> Result<u64> {
+        Ok(self.count("rx_packets")? + self.count("tx_packets")?)
+    }
+
     /// Takes its wire off the bridge: nothing arrives any more, and nobody is told.
     pub(crate) fn cut(&self) -> Result<()> {
         ip(&format!("link set {} down", self.wire))
+    }
+}
+
+/// What is one packet on a link.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Packets {
+    /// What was sent in one call: of QUIC up to ten datagrams, which are lost together.
+    Batches,
+    /// One datagram, as on a wire.
+    Single,
+}
+
+/// A namespace whose loopback loses packets; gone when dropped. Needs `nft` too.
+pub(crate) struct Lossy {
+    namespace: String,
+}
+
+impl Lossy {
+    /// One that loses nothing yet.
+    pub(crate) fn new(packets: Packets) -> Result<Self> {
+        let lossy = Self {
+            namespace: format!("shoal-bench-{}-{packets:?}", std::process::id() % 100_000),
+        };
+        let namespace = &lossy.namespace;
+        ip(&format!("netns add {namespace}"))?;
+        if matches!(packets, Packets::Single) {
+            ip(&format!("-n {namespace} link set lo gso_max_segs 1"))?;
+        }
+        ip(&format!("-n {namespace} link set lo up"))?;
+        Ok(lossy)
+    }
+
+    /// Loses `percent` of what arrives, on either side, from now on.
+    pub(crate) fn lose(&self, percent: u32) -> Result<()> {
+        let nft = |rule: &str| run(&format!("ip netns exec {} nft {rule}", self.namespace));
+        // Made, so that it can be removed whether it was there or not.
+        nft("add table ip lossy")?;
+        nft("delete table ip lossy")?;
+        nft("add table ip lossy")?;
+        nft("add chain ip lossy arriving { type filter hook input priority 0 ; }")?;
+        nft(&format!(
+            "add rule ip lossy arriving numgen random mod 100 < {percent} drop"
+        ))
+    }
+
+    /// The start of a command line that runs in it.
+    pub(crate) fn command(&self) -> Command {
+        let mut command = Command::new("ip");
+        command.args(["netns", "exec", &self.namespace]);
+        command
+    }
+}
+
+impl Drop for Lossy {
+    fn drop(&mut self) {
+        // It may never have been made.
+        let _ = ip(&format!("netns del {}", self.namespace));
     }
 }
 

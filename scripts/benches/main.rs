@@ -3,12 +3,18 @@
 //! Only ratios within one call mean something on a busy machine, so each run of a measure is paired with a run of
 //! its yardsticks. Run by `scripts/bench`.
 
+mod bare;
+mod fan_out;
+mod figures;
+mod fleet;
 mod idle;
 mod import;
 mod lab;
 mod links;
+mod memory;
 mod peers;
 mod process;
+mod quic;
 mod report;
 mod small_files;
 mod start_up;
@@ -69,10 +75,17 @@ enum What {
         #[arg(long, default_value_t = 1024)]
         mib: u64,
     },
-    /// One bare transfer of `wire`, in this process.
+    /// QUIC beside quinn alone with the same cipher, and what both keep where 1 % of the packets are lost; the latter
+    /// needs root, `ip` and `nft`.
+    Quic {
+        /// Bytes moved, in MiB.
+        #[arg(long, default_value_t = 1024)]
+        mib: u64,
+    },
+    /// One bare transfer of `wire` or `quic`, in this process.
     #[command(hide = true)]
-    WireOnce {
-        kind: wire::Kind,
+    Bare {
+        kind: bare::Kind,
         #[arg(long)]
         mib: u64,
         #[arg(long)]
@@ -96,7 +109,19 @@ enum What {
         #[arg(long, default_value = "")]
         only: String,
     },
-    /// A seed with ten peers and nothing to do.
+    /// One seeder, four fetchers at once, links that nobody waits for. Needs root, `ip` and `tc`.
+    FanOut {
+        /// Size of the file.
+        #[arg(long, default_value_t = 512)]
+        mib: u64,
+    },
+    /// Peak memory of seeder and fetcher: a long transfer, and 50 fetchers at once. Needs root, `ip` and `tc`.
+    Memory {
+        /// Size of the file of the long transfer; that much is written to the disk.
+        #[arg(long, default_value_t = 10_240)]
+        mib: u64,
+    },
+    /// A seed with ten peers and nothing to do. Needs root, `ip` and `tc`.
     Idle {
         /// How long to watch.
         #[arg(long, default_value_t = 600)]
@@ -104,6 +129,8 @@ enum What {
     },
     /// `fetch` of a 1 KiB file by its link, from process start to exit.
     StartUp,
+    /// Measures nothing: prints the tables of the README from the runs that were kept, the last call of each command.
+    Figures,
 }
 
 fn main() -> ExitCode {
@@ -117,20 +144,27 @@ fn main() -> ExitCode {
 }
 
 fn run(bench: &Bench) -> Result<()> {
-    if let What::WireOnce { kind, mib, folder } = &bench.what {
-        return wire::once(*kind, *mib, folder);
+    if let What::Bare { kind, mib, folder } = &bench.what {
+        return bare::once(*kind, *mib, folder);
     }
     let lab = Lab::new(bench.work.as_deref())?;
-    let peers = peers::Peers::find(&bench.peers, &bench.contenders);
+    let (kept, folder) = (lab.kept()?, lab.path("."));
+    if let What::Figures = bench.what {
+        return figures::print(&kept);
+    }
+    let peers = || peers::Peers::find(&bench.peers, &bench.contenders);
     let lines = match &bench.what {
-        What::Transfer { mib } => transfer::run(&lab, &peers, *mib, bench.runs)?,
+        What::Transfer { mib } => transfer::run(&lab, &peers(), *mib, bench.runs)?,
         What::Wire { mib } => wire::run(&lab, *mib, bench.runs)?,
-        What::WireOnce { .. } => Vec::new(),
+        What::Quic { mib } => quic::run(&lab.over_quic(), *mib, bench.runs)?,
         What::SmallFiles { count } => small_files::run(&lab, *count, bench.runs)?,
         What::Import { mib } => import::run(&lab, *mib, bench.runs)?,
-        What::Swarm { only } => swarm::run(&lab, &peers, only, bench.runs)?,
+        What::Swarm { only } => swarm::run(&lab, &peers(), only, bench.runs)?,
+        What::FanOut { mib } => fan_out::run(&lab, &peers(), *mib, bench.runs)?,
+        What::Memory { mib } => memory::run(&lab, *mib, bench.runs)?,
         What::Idle { secs } => idle::run(&lab, *secs)?,
         What::StartUp => start_up::run(&lab, bench.runs.max(20))?,
+        What::Bare { .. } | What::Figures => Vec::new(),
     };
-    lab.keep(&lines)
+    figures::keep(&kept, &folder, lines)
 }

@@ -1,5 +1,6 @@
 //! What the kernel says about running processes. Source: proc(5).
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -50,6 +51,18 @@ pub(crate) fn peak_of(process: u32) -> Option<f64> {
     let line = status.lines().find(|line| line.starts_with("VmHWM:"))?;
     let kib: f64 = line.split_whitespace().nth(1)?.parse().ok()?;
     Some(kib / 1024.0)
+}
+
+/// Hosts that have a connection of TCP over IPv4 with anybody in the network namespace of the process.
+pub(crate) fn neighbours_of(process: u32) -> Result<usize> {
+    let table = fs::read_to_string(format!("/proc/{process}/net/tcp"))?;
+    let established = |line: &str| {
+        let mut fields = line.split_whitespace().skip(2);
+        let (remote, state) = (fields.next()?, fields.next()?);
+        (state == "01").then(|| remote.split(':').next().map(str::to_owned))?
+    };
+    let hosts: BTreeSet<String> = table.lines().skip(1).filter_map(established).collect();
+    Ok(hosts.len())
 }
 
 /// User and system seconds so far, as the kernel counts them in hundredths.

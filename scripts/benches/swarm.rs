@@ -3,22 +3,20 @@
 //! Bounds: Kumar and Ross, "Peer-assisted file distribution: the minimum distribution time" (2006); after a fault the
 //! same for what remains, as if everything before had run at full rate.
 
-use std::io::{BufRead, BufReader};
 use std::path::Path;
-use std::process::{Command, Stdio};
-use std::sync::mpsc::{Receiver, Sender, channel};
+use std::process::Command;
+use std::sync::mpsc::{Receiver, channel};
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
 use crate::Result;
+use crate::fleet::{PORT, fetch, seed};
 use crate::lab::{Guard, Lab, write_noise};
 use crate::links::{Machine, Star};
 use crate::peers::Peers;
 use crate::process::{machine_cpu, nap};
 use crate::report::{median, say, spread};
-
-const PORT: u16 = 7000;
 
 /// A run counts only while the machine has reserves: part of all its processors' time.
 const BUSY_MAX: f64 = 0.7;
@@ -375,63 +373,4 @@ fn strike(fault: Fault, machine: &Machine, process: &Guard) -> Result<()> {
         .arg(process.0.id().to_string())
         .status()?;
     Ok(())
-}
-
-fn shoal(lab: &Lab, machine: &Machine, folder: &Path) -> Command {
-    let mut command = machine.command();
-    command
-        .arg(&lab.binary)
-        .args(["--json", "--no-mdns", "--listen"]);
-    command.arg(format!("/ip4/{}/tcp/{PORT}", machine.address));
-    command
-        .arg("--home")
-        .arg(folder.join(format!("home-{}", machine.address)));
-    command
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::null());
-    command
-}
-
-fn seed(lab: &Lab, machine: &Machine, input: &Path, folder: &Path) -> Result<(Guard, String)> {
-    let mut process = Guard(shoal(lab, machine, folder).arg("seed").arg(input).spawn()?);
-    let stdout = process.0.stdout.take().ok_or("stdout is a pipe")?;
-    let mut lines = BufReader::new(stdout).lines();
-    let link = lines.by_ref().find_map(|line| {
-        let line: Value = serde_json::from_str(&line.ok()?).ok()?;
-        Some(line["link"].as_str()?.to_owned())
-    });
-    // Whoever writes into a closed pipe is ended by it.
-    std::thread::spawn(move || lines.for_each(drop));
-    Ok((process, link.ok_or("a seeder ended early")?))
-}
-
-fn fetch(
-    lab: &Lab,
-    machine: &Machine,
-    link: &str,
-    peers: &[String],
-    folder: &Path,
-    done: Sender<Instant>,
-) -> Result<Guard> {
-    let mut command = shoal(lab, machine, folder);
-    command
-        .args(["fetch", link, "--seed", "--dir"])
-        .arg(folder.join(&machine.address));
-    std::fs::create_dir_all(folder.join(&machine.address))?;
-    for peer in peers {
-        command.args(["--peer", peer]);
-    }
-    let mut process = Guard(command.spawn()?);
-    let stdout = process.0.stdout.take().ok_or("stdout is a pipe")?;
-    std::thread::spawn(move || {
-        for line in BufReader::new(stdout).lines() {
-            let line = line.unwrap_or_default();
-            if line.contains(r#""type":"done""#) {
-                // Nobody waits any more: the run has failed.
-                let _ = done.send(Instant::now());
-            }
-        }
-    });
-    Ok(process)
 }

@@ -61,7 +61,8 @@ pub(crate) fn run(lab: &Lab, peers: &Peers, mib: u64, runs: usize) -> Result<Vec
         // The first round warms caches and is not counted.
         if number > 0 {
             lines.push(json!({ "bench": "transfer", "mib": mib, "secs": fetch.wall, "fetcher_cpu": fetch.cpu,
-                "seeder_cpu": cpu, "fetcher_peak_mib": fetch.peak_mib, "cp_secs": copied.wall, "pipe_secs": piped }));
+                "seeder_cpu": cpu, "fetcher_peak_mib": fetch.peak_mib,
+                "seeder_peak_mib": peak_of(seeder.process.0.id()), "cp_secs": copied.wall, "pipe_secs": piped }));
             fetches.push(fetch);
             seeder_cpu.push(cpu);
             copies.push(copied.wall);
