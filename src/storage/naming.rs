@@ -31,10 +31,9 @@ const NAMES_MAX: usize = 64;
 
 /// Why a sync did not happen.
 enum Failure {
-    /// No file was asked for, or a name may not last: a later sync may succeed, and a lost name is found missing by the next
-    /// run.
+    /// No file or folder was asked for: a later sync may succeed.
     NotTried(StorageError),
-    /// The system may have dropped the bytes, and will report success next time: nobody can tell what is on the disk.
+    /// The system may have dropped the bytes, or the names they are found by, and will report success next time: nobody can tell what is on the disk.
     Lost(StorageError),
 }
 
@@ -123,6 +122,18 @@ impl FetchStore {
             result = result.and(self.append_all(&entries));
         }
         result
+    }
+
+    /// Names that stood before this run are new as well: an earlier one may have been killed before it brought them to the
+    /// disk, and the record that says so goes at the end.
+    pub(super) fn note_found(&self) {
+        let mut names = self.names();
+        for (file, _) in self.manifest.files() {
+            let is_found = self.state().files[file.as_usize()].published.is_some();
+            if is_found {
+                self.note_changed(&self.path_of(file), &mut names);
+            }
+        }
     }
 
     /// A name at `path` is new; folders on the way may be.
@@ -299,7 +310,7 @@ impl FetchStore {
             }
         }
         self.sync_files(&files)?;
-        self.sync_part(names).map_err(Failure::NotTried)
+        self.sync_part(names).map_err(Failure::Lost)
     }
 
     /// Brings the bytes of `files` to the disk itself, one after the other.

@@ -222,6 +222,7 @@ impl FetchStore {
         for &file in adopted {
             part.remove_file(file)?;
         }
+        self.note_found();
         self.find_whole();
         Ok(())
     }

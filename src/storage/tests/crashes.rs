@@ -101,6 +101,11 @@ impl Recorded {
         let torn = self.share.wrong_files(top.path());
         assert!(!is_killed || torn.is_empty(), "{at} {loss:?}: {torn:?}");
         tally.torn += usize::from(!torn.is_empty());
+        if matches!(events.last(), Some(Event::Done)) {
+            // A part folder that is back is no loss.
+            let shown = self.share.check_shown(top.path());
+            shown.unwrap_or_else(|wrong| panic!("a finished fetch, {loss:?}: {wrong}"));
+        }
         let (_, outcome) = watch(watcher, || self.resume(top.path(), &owed, completes));
         match outcome {
             Ok(lost) => tally.lost_max = tally.lost_max.max(lost),

@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use rustix::io::Errno;
 
 use super::share64::{Share64, alone, folder};
-use super::watching::{Event, Failing, Watcher, watch};
+use super::watching::{Event, Failing, Id, Watcher, watch};
 use crate::content::{FileIndex, PieceIndex};
 use crate::storage::{ErrorClass, StorageError};
 
@@ -76,13 +76,16 @@ fn end(failed: &str, failing: Failing, result: &Result<(), StorageError>) -> Opt
     }
 }
 
-/// Pieces that must not count as held: of the file whose sync failed, or of all, what was stored since the last good one. Not
-/// pieces of zeros, which no disk has to keep.
+/// Pieces that must not count as held: of the file whose sync failed, or of all, what was stored since the last good one. A
+/// folder whose sync failed counts for all, until the record has vouched for them. Not pieces of zeros, which no disk has to
+/// keep.
 fn lost(share: &Share64, watcher: &Watcher) -> Vec<PieceIndex> {
     let is_error = watcher
         .fault
         .is_some_and(|(_, failing)| failing != Failing::Short);
-    let of_all = is_error && watcher.failed.as_deref() == Some("sync file system");
+    let failed = watcher.failed.as_deref();
+    let of_folder = is_error && failed == Some("sync folder");
+    let of_all = of_folder || is_error && failed == Some("sync file system");
     let name = watcher.unsynced.and_then(|id| watcher.made_as(id));
     // Part files are named by numbers.
     let file = name.and_then(|name| u32::from_str_radix(name, 16).ok());
@@ -90,10 +93,12 @@ fn lost(share: &Share64, watcher: &Watcher) -> Vec<PieceIndex> {
         return Vec::new();
     }
     let file = file.map(FileIndex::new);
-    let synced = watcher
-        .events
-        .iter()
-        .rposition(|event| matches!(event, Event::Synced(_)));
+    let is_record = |id: &Id| watcher.made_as(*id) == Some("record");
+    let synced = watcher.events.iter().rposition(|event| match event {
+        Event::Synced(_) => true,
+        Event::SyncData { id } => of_folder && is_record(id),
+        _ => false,
+    });
     let since = &watcher.events[synced.unwrap_or(0)..];
     let stored = since.iter().filter_map(|event| match event {
         Event::Stored(piece) => Some(*piece),

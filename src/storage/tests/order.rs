@@ -5,7 +5,7 @@
 use rustix::io::Errno;
 
 use super::share64::alone;
-use super::watching::{Event, Failing, Id, Watcher, fail_next_sync, watch};
+use super::watching::{Event, Failing, Id, Sync, Watcher, fail_next_sync, watch};
 use super::*;
 
 /// Runs `act` watched, in the boot of this number.
@@ -189,8 +189,40 @@ fn names_are_on_the_disk_before_the_record_vouches_and_before_it_is_removed() {
 }
 
 #[test]
+fn names_that_a_killed_run_gave_are_on_the_disk_before_the_run_that_finishes_removes_the_record() {
+    // Nothing but files: what is made at the end would have their folders synced anyhow.
+    let scene = small_files(3);
+    let (events, ..) = watched(&scene, 1, || {
+        let (store, _) = scene.open(&scene.target()).unwrap();
+        scene.write_all(&store);
+        store.sync().unwrap();
+        // Killed here: every file has its name, and no folder was synced since.
+        drop(store);
+        let (store, _) = scene.open(&scene.target()).unwrap();
+        store.finish().unwrap();
+    });
+    let named = events
+        .iter()
+        .rposition(|event| matches!(event, Event::Rename { .. }))
+        .unwrap();
+    let removed = events
+        .iter()
+        .position(|event| matches!(event, Event::RemoveFile { name, .. } if name == "record"))
+        .unwrap();
+    for folder in ["down", "tree"] {
+        let id = made(&events, folder);
+        assert!(syncs_folder(&events[named..removed], id), "{folder}");
+    }
+}
+
+#[test]
 fn after_a_failed_sync_what_was_not_synced_is_not_held_and_what_was_is() {
-    for failing in [Failing::Clean(Errno::IO), Failing::AfterAll(Errno::NOSPC)] {
+    let cases = [
+        (Sync::Any, Failing::Clean(Errno::IO)),
+        (Sync::Any, Failing::AfterAll(Errno::NOSPC)),
+        (Sync::OfFolder, Failing::Clean(Errno::IO)),
+    ];
+    for (sync, failing) in cases {
         let scene = Scene::folder();
         let big = scene.pieces("big");
         let small = scene.pieces("sub/small")[0];
@@ -202,7 +234,7 @@ fn after_a_failed_sync_what_was_not_synced_is_not_held_and_what_was_is() {
             for piece in [big[1], big[2], small] {
                 scene.write(&store, piece).unwrap();
             }
-            fail_next_sync(failing);
+            fail_next_sync(sync, failing);
             store.sync().unwrap_err();
             for piece in [big[1], big[2], small] {
                 let mut bytes = vec![0; scene.geometry().len_of(piece) as usize];

@@ -191,13 +191,19 @@ impl Share64 {
         store.finish().map(|_| ())
     }
 
-    /// That a complete fetch is what it should be.
-    pub(super) fn check_complete(&self, top: &Path) -> Result<(), String> {
+    /// That the result lies where it should and is the source, whatever lies beside it.
+    pub(super) fn check_shown(&self, top: &Path) -> Result<(), String> {
         let expected = super::list(&self.scene.folder.path().join("source/tree"));
         let found = super::list(&top.join("down/tree"));
         if found != expected {
             return Err(format!("the result differs: {found:?}"));
         }
+        Ok(())
+    }
+
+    /// That a complete fetch is what it should be.
+    pub(super) fn check_complete(&self, top: &Path) -> Result<(), String> {
+        self.check_shown(top)?;
         match super::names(&top.join("down")).as_slice() {
             [only] if only == "tree" => Ok(()),
             names => Err(format!("left over: {names:?}")),

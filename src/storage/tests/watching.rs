@@ -97,6 +97,13 @@ pub(super) enum Failing {
     Short,
 }
 
+/// Which syncs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Sync {
+    Any,
+    OfFolder,
+}
+
 /// What one thread does to the disk.
 #[derive(Debug, Default)]
 pub(super) struct Watcher {
@@ -106,8 +113,8 @@ pub(super) struct Watcher {
     syncs: Vec<usize>,
     /// The operation to fail, counted from 0, and how.
     pub(super) fault: Option<(usize, Failing)>,
-    /// How the next sync fails.
-    next_sync: Option<Failing>,
+    /// How the next sync of a kind fails.
+    next_sync: Option<(Sync, Failing)>,
     /// What the operation that failed was.
     pub(super) failed: Option<String>,
     /// The file whose sync failed.
@@ -150,9 +157,9 @@ pub(in crate::storage) fn boot_id() -> Option<[u8; 16]> {
     with(|watcher| watcher.boot)
 }
 
-/// Lets the next sync of the watched thread fail.
-pub(super) fn fail_next_sync(failing: Failing) {
-    with(|watcher| watcher.next_sync = Some(failing));
+/// Lets the next sync of this kind of the watched thread fail.
+pub(super) fn fail_next_sync(sync: Sync, failing: Failing) {
+    with(|watcher| watcher.next_sync = Some((sync, failing)));
 }
 
 /// Notes what the fetch tells.
@@ -193,8 +200,12 @@ pub(in crate::storage) fn pass<T>(
             watcher.syncs.push(number);
         }
         let is_sync = watcher.is_sync(number);
-        let of_sync = watcher.next_sync.take_if(|_| is_sync);
+        let is_of_folder = matches!(operation, Operation::SyncFolder { .. });
+        let of_sync = watcher
+            .next_sync
+            .take_if(|(sync, _)| is_sync && (*sync == Sync::Any || is_of_folder));
         let of_number = watcher.fault.filter(|(at, _)| *at == number);
+        let of_sync = of_sync.map(|(_, failing)| failing);
         let failing = of_sync.or(of_number.map(|(_, failing)| failing))?;
         watcher.failed = Some(name_of(&operation).to_owned());
         Some(failing)
