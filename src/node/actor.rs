@@ -479,14 +479,17 @@ impl Actor {
         let Some(ready) = self.share.ready.get() else {
             return;
         };
-        self.hub.tell(NodeEvent::SourceChanged {
-            what: error.to_string(),
-        });
         let geometry = ready.geometry();
+        let file = geometry.locate(piece).file;
         let lost = match error {
-            StorageError::SourceChanged { .. } => geometry.file_pieces(geometry.locate(piece).file),
+            StorageError::SourceChanged { .. } => geometry.file_pieces(file),
             _ => piece.get()..piece.get() + 1,
         };
+        self.hub.tell(NodeEvent::SourceChanged {
+            path: ready.manifest.file(file).path.as_str().to_owned(),
+            pieces: lost.end - lost.start,
+            what: error.to_string(),
+        });
         self.engine(Input::PiecesLost {
             first: PieceIndex::new(lost.start),
             count: lost.end - lost.start,

@@ -220,8 +220,13 @@ pub enum NodeEvent {
         /// Its path in the share: hostile text.
         path: String,
     },
-    /// A file being seeded is not the one that was hashed any more; its pieces are withdrawn.
+    /// A file being seeded is not the one that was hashed any more, or cannot be read; its pieces are withdrawn. May come
+    /// again for one file, when several of its pieces were about to be read.
     SourceChanged {
+        /// Its path in the share: hostile text.
+        path: String,
+        /// Pieces withdrawn: all of a file that changed, one where only that cannot be read.
+        pieces: u32,
         /// What the storage said, naming the file.
         what: String,
     },

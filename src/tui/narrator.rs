@@ -115,7 +115,7 @@ impl Narrator {
                 Tone::Plain,
                 format!("complete: {}", escape_hostile(path)),
             ),
-            NodeEvent::SourceChanged { what } => (
+            NodeEvent::SourceChanged { what, .. } => (
                 Weight::Retold,
                 Tone::Bad,
                 format!(

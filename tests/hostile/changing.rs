@@ -57,12 +57,17 @@ fn files_that_change_under_the_seeder_are_withdrawn_and_named_and_all_others_are
     );
     seeder.signal("INT");
     assert_eq!(seeder.wait(), 130, "the seeder is alive and well");
+    let withdrawn = seeder.all("withdrawn");
     let told = fs::read_to_string(place.path("stderr.log")).unwrap();
     for name in names {
         assert!(!out.join("set").join(name).exists(), "{name} is not whole");
         let lines = told
             .lines()
             .filter(|line| line.contains("not offered any more"));
+        let of_file = |line: &&&serde_json::Value| line["path"] == name;
+        let line = withdrawn.iter().find(of_file).expect("scripts hear of it");
+        let reason = line["reason"].as_str().unwrap();
+        assert!(line["pieces"] == 128 && reason.contains(name), "{line}");
         let naming = lines.filter(|line| line.contains(name)).count();
         assert!(
             (1..=64).contains(&naming),

@@ -74,6 +74,11 @@ pub(super) enum Body<'a> {
         cause: &'static str,
         missing: u32,
     },
+    Withdrawn {
+        path: &'a str,
+        pieces: u32,
+        reason: &'a str,
+    },
     Done {
         path: Cow<'a, str>,
         bytes: u64,
@@ -210,9 +215,13 @@ impl<'a> Body<'a> {
                 },
                 missing: *missing,
             },
+            NodeEvent::SourceChanged { path, pieces, what } => Self::Withdrawn {
+                path,
+                pieces: *pieces,
+                reason: what,
+            },
             NodeEvent::PieceStored { .. }
             | NodeEvent::FileComplete { .. }
-            | NodeEvent::SourceChanged { .. }
             | NodeEvent::PeerCompleted { .. } => return None,
         })
     }
@@ -287,6 +296,7 @@ impl<'a> Body<'a> {
             Self::Progress { .. } => "progress",
             Self::Reroute { .. } => "reroute",
             Self::Stalled { .. } => "stalled",
+            Self::Withdrawn { .. } => "withdrawn",
             Self::Done { .. } => "done",
             Self::Stopped { .. } => "stopped",
             Self::File { .. } => "file",
@@ -490,6 +500,14 @@ mod tests {
                     missing: 12,
                 }),
                 r#"{"v":1,"type":"stalled","ts":1764000000.25,"cause":"no_holder","missing":12}"#,
+            ),
+            (
+                leak(NodeEvent::SourceChanged {
+                    path: "set/edited".into(),
+                    pieces: 128,
+                    what: "`/home/me/set/edited` changed".into(),
+                }),
+                r#"{"v":1,"type":"withdrawn","ts":1764000000.25,"path":"set/edited","pieces":128,"reason":"`/home/me/set/edited` changed"}"#,
             ),
             (
                 Body::done(fetched, &status),
