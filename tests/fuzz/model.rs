@@ -31,7 +31,8 @@ pub(super) struct Model {
     wanted: Option<Bitfield>,
     peers: BTreeMap<PeerKey, Peer>,
     heard_of: BTreeSet<PeerKey>,
-    digest: DefaultHasher,
+    /// Of all outputs so far, where somebody asked for it: to print each costs as much as all else.
+    digest: Option<DefaultHasher>,
 }
 
 /// Text that is hashed and not kept.
@@ -60,7 +61,7 @@ impl Model {
             wanted,
             peers: BTreeMap::new(),
             heard_of: BTreeSet::new(),
-            digest: DefaultHasher::new(),
+            digest: None,
         }
     }
 
@@ -83,9 +84,14 @@ impl Model {
         Some((peer, *piece))
     }
 
-    /// All outputs so far in one number.
-    pub(super) fn outputs(&self) -> u64 {
-        self.digest.finish()
+    /// Keeps the outputs from now on for [`Self::outputs`].
+    pub(super) fn keep_outputs(&mut self) {
+        self.digest = Some(DefaultHasher::new());
+    }
+
+    /// All outputs that were kept in one number.
+    pub(super) fn outputs(&self) -> Option<u64> {
+        self.digest.as_ref().map(DefaultHasher::finish)
     }
 
     pub(super) fn on_input(&mut self, input: &Input) {
@@ -185,7 +191,10 @@ impl Model {
     }
 
     pub(super) fn on_output(&mut self, output: &Output) {
-        let _ = write!(Hashed(&mut self.digest), "{output:?}");
+        if let Some(digest) = &mut self.digest {
+            // Hashing never fails.
+            let _ = write!(Hashed(digest), "{output:?}");
+        }
         match output {
             Output::Send { peer, message } => self.on_said(*peer, message),
             Output::Serve { peer, piece } => {

@@ -80,10 +80,7 @@ fn open(data: &[u8]) {
     let opened = frugal(data.len(), || PeerRecord::open(data.to_vec()));
     if let Ok(record) = opened {
         assert_eq!(record.bytes, data);
+        // To open them again would check one more signature, which is most of what this target costs.
         assert!(record.addresses.len() <= 8, "{:?}", record.addresses);
-        assert_eq!(
-            PeerRecord::open(record.bytes.clone()).expect("as before"),
-            record
-        );
     }
 }
