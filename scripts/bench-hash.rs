@@ -12,8 +12,7 @@ use std::hint::black_box;
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use rand::{Rng, SeedableRng};
 use shoal::content::{
-    Digest, LEAF_LEN, PIECE_LEN_MAX, PIECE_LEN_MIN, hash_piece, layer_proof, layer_root,
-    verify_layer_range,
+    Digest, LEAF_LEN, PIECE_LEN_MAX, PIECE_LEN_MIN, hash_piece, layer_root, verify_layer_range,
 };
 use shoal::engine::Random;
 use shoal::wire::HASHES_PER_RANGE_MAX;
@@ -49,7 +48,11 @@ fn layers(criterion: &mut Criterion) {
         .map(|piece| Digest::of(&piece.to_le_bytes()))
         .collect();
     let root = layer_root(&layer, WIDTH);
-    let proof = layer_proof(&layer, WIDTH, 0, HASHES_PER_RANGE_MAX);
+    // The range is the first of the file: beside it lies one subtree of each size up to half of the file.
+    let sizes = (HASHES_PER_RANGE_MAX.ilog2()..LAYER_LEN.ilog2()).map(|level| 1 << level);
+    let proof: Vec<Digest> = sizes
+        .map(|size| layer_root(&layer[size..2 * size], WIDTH))
+        .collect();
     let range = &layer[..HASHES_PER_RANGE_MAX as usize];
     let mut group = criterion.benchmark_group("piece hashes");
     group.throughput(Throughput::Elements(u64::from(LAYER_LEN)));
