@@ -50,7 +50,7 @@ impl Fetch {
         };
         let mut random = Random::seed_from_u64(2);
         for peer in (0..PEERS).map(PeerKey) {
-            fetch.input(Input::PeerUp { peer });
+            fetch.input(Input::PeerUp { peer, near: false });
             let held: Vec<u8> = (0..count / 8).map(|_| random.random()).collect();
             for (part, bytes) in held.chunks(BITFIELD_PART_LEN_MAX).enumerate() {
                 let first = (part * BITFIELD_PART_LEN_MAX * 8) as u32;

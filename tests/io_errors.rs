@@ -58,11 +58,16 @@ fn check(scene: &Scene, into: &Path, paths: &[String], inject: &str) -> Option<i
         6 => assert_eq!(errors.len(), 1, "{inject}: {outcome:?}"),
         _ => panic!("{inject}: {outcome:?}"),
     }
-    // What a failed sync concerns is received again.
+    // Nothing is called safe whose sync failed, and what it concerns is received again.
     let is_sync = inject.starts_with('f') && inject.contains("sync");
+    let has_failed = log.contains("INJECTED");
+    assert!(
+        !is_sync || !has_failed || outcome.code == 6,
+        "{inject}: {outcome:?}"
+    );
     let stored = if is_sync { 0 } else { scene.stored() };
     scene.check_without(stored, into, inject);
-    log.contains("INJECTED").then_some(outcome.code)
+    has_failed.then_some(outcome.code)
 }
 
 #[test]

@@ -376,9 +376,8 @@ mod tests {
         let peer = PEER;
         transfer.handle(
             START,
-            message.map_or(Input::PeerUp { peer }, |message| Input::Message {
-                peer,
-                message,
+            message.map_or(Input::PeerUp { peer, near: false }, |message| {
+                Input::Message { peer, message }
             }),
         );
         std::iter::from_fn(|| transfer.poll_output()).collect()
@@ -450,7 +449,13 @@ mod tests {
             let outputs = std::iter::from_fn(|| transfer.poll_output());
             outputs.collect::<Vec<_>>()
         };
-        handle(at(0), Input::PeerUp { peer: OTHER });
+        handle(
+            at(0),
+            Input::PeerUp {
+                peer: OTHER,
+                near: false,
+            },
+        );
         let runs = vec![Run { first: 0, count: 1 }];
         let message = ShareMessage::Have { runs: runs.clone() };
         let have = Input::Message {

@@ -102,6 +102,8 @@ pub enum Input {
     PeerUp {
         /// Who.
         peer: PeerKey,
+        /// Whether its end of the connection is on this machine or in one of its subnets.
+        near: bool,
     },
     /// The share is no longer spoken of with this peer.
     PeerDown {

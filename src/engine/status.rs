@@ -48,7 +48,7 @@ pub struct Status {
     pub pieces: u32,
     /// Whether every wanted piece is held.
     pub complete: bool,
-    /// Whether a peer waits for pieces or is being served.
+    /// Whether a peer waits for pieces, is being served, or took some just now.
     pub pulled: bool,
     /// Missing pieces that no connected peer holds.
     pub without_holder: u32,
@@ -90,7 +90,7 @@ impl Transfer {
             held: self.pieces.held().count(),
             pieces: count,
             complete: self.pieces.is_complete(),
-            pulled: self.upload.is_pulled(),
+            pulled: self.upload.is_pulled(now),
             without_holder: self.pieces.without_holder(),
             copies: self.pieces.copies(),
             down_per_sec: self.rate.bytes_per_sec(now),

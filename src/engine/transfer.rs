@@ -161,7 +161,7 @@ impl Transfer {
             Input::Tick => {}
             Input::Candidate { peer, source, near } => self.table.heard(peer, source, near),
             Input::ConnectFailed { peer } => self.table.dial_failed(now, peer),
-            Input::PeerUp { peer } => self.on_peer_up(now, peer),
+            Input::PeerUp { peer, near } => self.on_peer_up(now, peer, near),
             Input::PeerDown { peer, cause } => self.on_peer_down(now, peer, cause),
             Input::Message { peer, message } => self.on_message(now, peer, message),
             Input::Received { peer, piece, bytes } => self.on_received(now, peer, piece, bytes),
@@ -287,7 +287,7 @@ impl Transfer {
 
     // -- peers ------------------------------------------------------------------------------------
 
-    fn on_peer_up(&mut self, now: Time, peer: PeerKey) {
+    fn on_peer_up(&mut self, now: Time, peer: PeerKey, near: bool) {
         if self.table.is_banned(peer) {
             self.outputs.push_back(Output::Disconnect {
                 peer,
@@ -306,6 +306,9 @@ impl Transfer {
             self.drop_peer(now, peer, Cause::Closed);
         }
         self.table.up(peer);
+        if near {
+            self.table.found_near(peer);
+        }
         self.upload.peer_joins(now, peer);
         let holdings = Holdings::Some(Bitfield::new(self.pieces.count()));
         let download = Download::new(now, self.geometry.piece_len());

@@ -172,6 +172,10 @@ pub const SERVICE_STUCK: Duration = Duration::from_millis(300);
 /// Nor does one whose piece takes longer than this: who takes a byte per second starves nobody.
 pub const SERVICE_LONG: Duration = Duration::from_secs(5);
 
+/// Who took a byte this recently still pulls, though it waits for nothing: all it asked for lies in buffers on the way to a
+/// slow downlink, and it asks for more when that has come.
+pub const PULL_LASTS: Duration = Duration::from_secs(2);
+
 /// Every n-th turn goes to whom waited longest, whatever it gave: newcomers start that way.
 pub const OPTIMISTIC_TURN: u32 = 4;
 

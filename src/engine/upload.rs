@@ -411,9 +411,13 @@ impl Upload {
         (self.slots.count() + 1).saturating_sub(served.count())
     }
 
-    /// Whether somebody waits for pieces or is being served.
-    pub(super) fn is_pulled(&self) -> bool {
-        self.queues.values().any(Queue::is_busy)
+    /// Whether somebody waits for pieces, is being served, or took bytes within [`tuning::PULL_LASTS`].
+    pub(super) fn is_pulled(&self, now: Time) -> bool {
+        let pulls = |queue: &Queue| {
+            let took = queue.rate.total() > 0;
+            queue.is_busy() || (took && now.duration_since(queue.last_taken) < tuning::PULL_LASTS)
+        };
+        self.queues.values().any(pulls)
     }
 
     /// When the peer took its last byte, or else when it was met.
@@ -558,7 +562,23 @@ mod tests {
             }
         }
         assert_eq!(seen.len(), 8);
-        assert!(!upload.is_pulled());
+        assert!(!upload.is_pulled(at(60_000)));
+    }
+
+    #[test]
+    fn who_took_all_it_asked_for_pulls_on_for_a_while() {
+        let mut upload = empty();
+        upload.peer_joins(at(0), PeerKey(0));
+        assert!(!upload.is_pulled(at(0)), "who was only met does not pull");
+        assert!(upload.request(at(0), PeerKey(0), PieceIndex::new(0)));
+        assert_eq!(drain(&mut upload, at(0), &SEED).len(), 1);
+        upload.on_sent(at(100), PeerKey(0), LEN);
+        upload.on_ended(at(100), PeerKey(0), PieceIndex::new(0), LEN, true);
+        let lasts = tuning::PULL_LASTS.as_millis() as u64;
+        assert!(upload.is_pulled(at(99 + lasts)));
+        assert!(!upload.is_pulled(at(100 + lasts)));
+        upload.peer_leaves(PeerKey(0));
+        assert!(!upload.is_pulled(at(101)));
     }
 
     #[test]

@@ -103,7 +103,7 @@ pub struct ShareStatus {
     pub without_holder: u32,
     /// How full each stretch of the share is, 0 to 255; at most 256 stretches of equal piece counts.
     pub map: Vec<u8>,
-    /// Whether a peer waits for pieces or is being served.
+    /// Whether a peer waits for pieces, is being served, or took some just now.
     pub pulled: bool,
     /// Peers that gave at least one kept piece in this run.
     pub givers: u32,

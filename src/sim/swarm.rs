@@ -325,9 +325,8 @@ impl<M: Machine> Swarm<'_, M> {
         match what {
             Arrival::Up if is_live => {
                 self.speaks(node, connection, true);
-                let peer = key(peer);
-                self.hears_of(node, peer, Source::Inbound);
-                self.input(node, Input::PeerUp { peer });
+                let (peer, near) = (key(peer), self.is_near(node, peer));
+                self.input(node, Input::PeerUp { peer, near });
                 let peers = self.nodes[node].speaks_with;
                 self.checks.on(self.now, &Fact::Speaks { node, peers });
             }

@@ -97,7 +97,7 @@ impl Model {
     pub(super) fn on_input(&mut self, input: &Input) {
         match input {
             Input::Candidate { peer, .. } => drop(self.heard_of.insert(*peer)),
-            Input::PeerUp { peer } => {
+            Input::PeerUp { peer, .. } => {
                 let announced = Bitfield::new(self.count());
                 let (asked, served) = (VecDeque::new(), BTreeMap::new());
                 self.peers.insert(

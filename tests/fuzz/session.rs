@@ -124,7 +124,10 @@ impl Played {
                 near: peer.0 % 2 == 1,
             },
             1 => Input::ConnectFailed { peer },
-            2 | 3 => Input::PeerUp { peer },
+            2 | 3 => Input::PeerUp {
+                peer,
+                near: peer.0 % 2 == 1,
+            },
             4 => Input::PeerDown {
                 peer,
                 cause: match steps.take::<u8>().ok()? % 3 {

@@ -209,9 +209,8 @@ impl Actor {
             self.exchange.up(Instant::now(), peer, is_local);
             self.dialled.remove(&peer);
             let near = self.hub.subnets().contain(&address);
-            let (peer, source) = (self.key(peer), Source::Inbound);
-            self.engine(Input::Candidate { peer, source, near });
-            self.engine(Input::PeerUp { peer });
+            let peer = self.key(peer);
+            self.engine(Input::PeerUp { peer, near });
         }
     }
 

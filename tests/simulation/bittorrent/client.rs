@@ -301,7 +301,7 @@ impl Machine for BitTorrent {
                 self.meet(now);
             }
             Input::ConnectFailed { peer } => self.table.dial_failed(now, peer),
-            Input::PeerUp { peer } => self.on_peer_up(now, peer),
+            Input::PeerUp { peer, .. } => self.on_peer_up(now, peer),
             Input::PeerDown { peer, cause } => {
                 self.forget(peer);
                 match cause {
