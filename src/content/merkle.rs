@@ -163,7 +163,8 @@ pub(super) fn layer_blocks(layer: &[Digest], width: u32) -> Vec<Digest> {
         .collect()
 }
 
-/// Whether `hashes` are the hashes of a layer from `first` on, by a proof from [`layer_proof`].
+/// Whether `hashes` are the hashes of a layer from `first` on, by a proof as
+/// [`PieceHashes::prove`](super::PieceHashes::prove) gives it.
 ///
 /// `layer_len` is the number of pieces of the file, `width` the leaves under each. `hashes` are only the real ones:
 /// `count` of them, or fewer when the layer ends first. Any input is allowed: what a remote makes up is `false`.

@@ -33,7 +33,8 @@ const NAMES_MAX: usize = 64;
 enum Failure {
     /// No file or folder was asked for: a later sync may succeed.
     NotTried(StorageError),
-    /// The system may have dropped the bytes, or the names they are found by, and will report success next time: nobody can tell what is on the disk.
+    /// The system may have dropped the bytes, or the names they are found by, and will report success next time: nobody can
+    /// tell what is on the disk.
     Lost(StorageError),
 }
 

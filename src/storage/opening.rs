@@ -39,9 +39,9 @@ struct Changes {
 impl FetchStore {
     /// Opens the target of a fetch of the `chosen` part of a share and tells which pieces are held already.
     ///
-    /// Pieces of zeros are held from the beginning. Pieces of an earlier run are taken from its record without reading them; after a restart of the machine those not
-    /// known to have reached the disk are read. Existing files of the right name and length are read, and equal ones
-    /// adopted; what is not chosen is neither read nor in the way. `progress` gets bytes read and bytes to read, from several threads. When it fails, the target is as before.
+    /// Pieces of zeros are held from the beginning. Pieces of an earlier run are taken from its record without reading them;
+    /// after a restart of the machine those not known to have reached the disk are read. Existing files of the right name and
+    /// length are read, and equal ones adopted; what is not chosen is neither read nor in the way. `progress` gets bytes read and bytes to read, from several threads. When it fails, the target is as before.
     ///
     /// # Errors
     /// [`StorageError::IllegalNames`]; [`StorageError::TargetDiffers`] and [`StorageError::Blocked`] for what is in

@@ -34,8 +34,8 @@ fn key(number: u8, len: usize) -> RecordKey {
 /// Announcements in one input, so that none takes long.
 const STEPS_MAX: usize = 200;
 
-/// Bytes that a store may hold beside what the input says: [`STEPS_MAX`] records, one answer, and what this test keeps. Twice
-/// what was seen.
+/// Bytes that a store may hold beside what the input says: [`STEPS_MAX`] records of a peer and eight addresses, each of those
+/// a shared block of about 100 bytes, so 1 KiB each; an answer of twenty; and what this test keeps.
 const STORE_BYTES: usize = 256 << 10;
 
 /// Announcements one after the other: who, which of four keys, from where, with which addresses, and how much later.
