@@ -9,6 +9,7 @@
 use std::sync::LazyLock;
 
 use super::digest::Digest;
+use super::leaves::hash_leaves;
 
 /// Bytes under one leaf. Only the last leaf of a file may cover fewer, and those are hashed as they are.
 pub const LEAF_LEN: u32 = 16 * 1024;
@@ -64,9 +65,7 @@ pub fn hash_piece(bytes: &[u8], width: u32) -> Digest {
         bytes.len()
     );
     let mut spine = Spine::new(0);
-    for leaf in bytes.chunks(LEAF_LEN as usize) {
-        spine.push(Digest::of(leaf), 0);
-    }
+    hash_leaves(bytes, |leaf| spine.push(leaf, 0));
     spine.close(width.trailing_zeros())
 }
 

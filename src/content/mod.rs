@@ -22,6 +22,7 @@ mod encoding;
 mod geometry;
 mod hashes;
 mod info;
+mod leaves;
 mod link;
 mod manifest;
 mod merkle;
