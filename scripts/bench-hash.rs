@@ -17,8 +17,8 @@ use shoal::content::{
 use shoal::engine::Random;
 use shoal::wire::HASHES_PER_RANGE_MAX;
 
-/// Piece lengths: the least and the most that are allowed, and that of most large shares between them.
-const PIECE_LENS: [u32; 3] = [PIECE_LEN_MIN, 1 << 20, PIECE_LEN_MAX];
+/// Piece lengths: the least and the most that are allowed, and between them those of a share of 512 MiB and of most large ones.
+const PIECE_LENS: [u32; 4] = [PIECE_LEN_MIN, 1 << 17, 1 << 20, PIECE_LEN_MAX];
 
 /// Pieces of the file whose hashes are checked: 64 GiB in pieces of 1 MiB.
 const LAYER_LEN: u32 = 1 << 16;

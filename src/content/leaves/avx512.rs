@@ -1,25 +1,18 @@
-//! SHA-256 of sixteen leaves in step: a register holds one word of each. Half of the instructions of a round are rotations and
-//! functions of three words, which AVX-512 has and AVX2 has not.
+//! SHA-256 of several leaves in step: a register holds one word of each. Half of the instructions of a round are rotations and
+//! functions of three words, which AVX-512 has and AVX2 has not. `sixteen` and `eight` differ in the width of the register.
 //!
 //! Safe intrinsics only; the caller has asked the CPU. Source: FIPS 180-4, sections 4.1.2, 4.2.2 and 6.2.
 
-use std::arch::x86_64::{
-    __m128i, __m512i, _mm_extract_epi64, _mm512_add_epi32, _mm512_extracti32x4_epi32,
-    _mm512_ror_epi32, _mm512_set_epi64, _mm512_set1_epi32, _mm512_set4_epi32, _mm512_setzero_si512,
-    _mm512_shuffle_epi8, _mm512_shuffle_i32x4, _mm512_srli_epi32, _mm512_ternarylogic_epi32,
-    _mm512_unpackhi_epi32, _mm512_unpackhi_epi64, _mm512_unpacklo_epi32, _mm512_unpacklo_epi64,
-};
+pub(super) mod eight;
+pub(super) mod sixteen;
 
-use super::LEAF_LEN;
+use super::super::merkle::LEAF_LEN;
 
-/// Words of 32 bits in a register.
-const LANES: usize = 16;
+/// Bytes of a leaf.
+const LEN: usize = LEAF_LEN as usize;
 
 /// Bytes of a message that one compression takes: sixteen words.
 const BLOCK_LEN: usize = 64;
-
-/// The same word of each of the messages.
-type Word = __m512i;
 
 const INITIAL: [u32; 8] = [
     0x6a09_e667,
@@ -52,183 +45,84 @@ const ROUNDS: [[u32; 16]; 4] = [
     ],
 ];
 
-/// Hashes of sixteen whole leaves, in order.
-#[target_feature(enable = "avx512f,avx512bw")]
-pub(super) fn hash(leaves: &[[u8; LEAF_LEN as usize]; LANES]) -> [[u8; 32]; LANES] {
-    let mut state = INITIAL.map(|word| of(word));
-    for block in 0..LEAF_LEN as usize / BLOCK_LEN {
-        let mut words = [_mm512_setzero_si512(); 16];
-        for (row, leaf) in words.iter_mut().zip(leaves) {
-            *row = load(&leaf.as_chunks().0[block]);
-        }
-        transpose(&mut words);
-        compress(&mut state, words);
-    }
-    // What ends a message: a one bit, zeros, and its length in bits.
-    let mut words = [_mm512_setzero_si512(); 16];
-    words[0] = of(1 << 31);
-    words[15] = of(8 * LEAF_LEN);
-    compress(&mut state, words);
-
-    let mut digests = [_mm512_setzero_si512(); 16];
-    digests[..8].copy_from_slice(&state);
-    transpose(&mut digests);
-    digests.map(|digest| store(digest))
-}
-
-/// The compression function, on one block of each message.
-#[inline]
-#[target_feature(enable = "avx512f,avx512bw")]
-fn compress(state: &mut [Word; 8], mut words: [Word; 16]) {
-    let mut next = *state;
-    for (number, constants) in ROUNDS.iter().enumerate() {
-        for at in 0..16 {
-            if number > 0 {
-                words[at] = add(
-                    add(words[at], small_sigma_0(words[(at + 1) % 16])),
-                    add(words[(at + 9) % 16], small_sigma_1(words[(at + 14) % 16])),
-                );
+/// The hash of `$lanes` whole leaves, for registers of so many words. Beside it stand `words`, which takes a block of each leaf
+/// apart into the same word of all, and `digests`, which puts the words of each hash together.
+macro_rules! hash_in_step {
+    (
+        lanes: $lanes:literal,
+        word: $Word:ident,
+        splat: $splat:ident,
+        zero: $zero:ident,
+        add: $add:ident,
+        rotate: $rotate:ident,
+        shift: $shift:ident,
+        three: $three:ident $(,)?
+    ) => {
+        /// Hashes of whole leaves, in order.
+        #[target_feature(enable = "avx512f,avx512bw,avx512vl")]
+        pub(in crate::content::leaves) fn hash(leaves: &[[u8; LEN]; $lanes]) -> [[u8; 32]; $lanes] {
+            let mut state = INITIAL.map(|word| $splat(word.cast_signed()));
+            for block in 0..LEN / BLOCK_LEN {
+                compress(&mut state, words(leaves, block));
             }
-            let [a, b, c, d, e, f, g, h] = next;
-            // Each bit of `e` chooses one of `f` and `g`; the majority of three.
-            let choice = _mm512_ternarylogic_epi32::<0xca>(e, f, g);
-            let majority = _mm512_ternarylogic_epi32::<0xe8>(a, b, c);
-            let first = add(
-                add(add(h, of(constants[at])), words[at]),
-                add(big_sigma_1(e), choice),
-            );
-            let second = add(big_sigma_0(a), majority);
-            next = [add(first, second), a, b, c, add(d, first), e, f, g];
+            // What ends a message: a one bit, zeros, and its length in bits.
+            let mut last = [$zero(); 16];
+            last[0] = $splat(i32::MIN);
+            last[15] = $splat(8 * LEN as i32);
+            compress(&mut state, last);
+            digests(state)
         }
-    }
-    for (word, more) in state.iter_mut().zip(next) {
-        *word = add(*word, more);
-    }
-}
 
-#[inline]
-#[target_feature(enable = "avx512f")]
-fn of(word: u32) -> Word {
-    _mm512_set1_epi32(word.cast_signed())
-}
+        /// The compression function, on one block of each message.
+        #[inline]
+        #[target_feature(enable = "avx512f,avx512vl")]
+        fn compress(state: &mut [$Word; 8], mut words: [$Word; 16]) {
+            let mut next = *state;
+            for (number, constants) in ROUNDS.iter().enumerate() {
+                for at in 0..16 {
+                    if number > 0 {
+                        let (early, late) = (words[(at + 1) % 16], words[(at + 14) % 16]);
+                        let early = xor(
+                            $rotate::<7>(early),
+                            $rotate::<18>(early),
+                            $shift::<3>(early),
+                        );
+                        let late =
+                            xor($rotate::<17>(late), $rotate::<19>(late), $shift::<10>(late));
+                        let word = $add(words[at], words[(at + 9) % 16]);
+                        words[at] = $add(word, $add(early, late));
+                    }
+                    let [a, b, c, d, e, f, g, h] = next;
+                    // Each bit of `e` chooses one of `f` and `g`; the majority of three.
+                    let choice = $three::<0xca>(e, f, g);
+                    let majority = $three::<0xe8>(a, b, c);
+                    let sum_1 = xor($rotate::<6>(e), $rotate::<11>(e), $rotate::<25>(e));
+                    let sum_0 = xor($rotate::<2>(a), $rotate::<13>(a), $rotate::<22>(a));
+                    let constant = $splat(constants[at].cast_signed());
+                    let first = $add($add($add(h, constant), words[at]), $add(sum_1, choice));
+                    let second = $add(sum_0, majority);
+                    next = [$add(first, second), a, b, c, $add(d, first), e, f, g];
+                }
+            }
+            for (word, more) in state.iter_mut().zip(next) {
+                *word = $add(*word, more);
+            }
+        }
 
-#[inline]
-#[target_feature(enable = "avx512f")]
-fn add(a: Word, b: Word) -> Word {
-    _mm512_add_epi32(a, b)
-}
-
-#[inline]
-#[target_feature(enable = "avx512f")]
-fn xor(a: Word, b: Word, c: Word) -> Word {
-    _mm512_ternarylogic_epi32::<0x96>(a, b, c)
-}
-
-#[inline]
-#[target_feature(enable = "avx512f")]
-fn big_sigma_0(a: Word) -> Word {
-    xor(
-        _mm512_ror_epi32::<2>(a),
-        _mm512_ror_epi32::<13>(a),
-        _mm512_ror_epi32::<22>(a),
-    )
-}
-
-#[inline]
-#[target_feature(enable = "avx512f")]
-fn big_sigma_1(e: Word) -> Word {
-    xor(
-        _mm512_ror_epi32::<6>(e),
-        _mm512_ror_epi32::<11>(e),
-        _mm512_ror_epi32::<25>(e),
-    )
-}
-
-#[inline]
-#[target_feature(enable = "avx512f")]
-fn small_sigma_0(word: Word) -> Word {
-    xor(
-        _mm512_ror_epi32::<7>(word),
-        _mm512_ror_epi32::<18>(word),
-        _mm512_srli_epi32::<3>(word),
-    )
-}
-
-#[inline]
-#[target_feature(enable = "avx512f")]
-fn small_sigma_1(word: Word) -> Word {
-    xor(
-        _mm512_ror_epi32::<17>(word),
-        _mm512_ror_epi32::<19>(word),
-        _mm512_srli_epi32::<10>(word),
-    )
-}
-
-/// The sixteen words of a block of one message; words are big-endian.
-#[inline]
-#[target_feature(enable = "avx512f,avx512bw")]
-fn load(block: &[u8; BLOCK_LEN]) -> __m512i {
-    let [a, b, c, d, e, f, g, h] = *block.as_chunks().0 else {
-        unreachable!("64 bytes are eight times eight");
+        #[inline]
+        #[target_feature(enable = "avx512f,avx512vl")]
+        fn xor(a: $Word, b: $Word, c: $Word) -> $Word {
+            $three::<0x96>(a, b, c)
+        }
     };
-    let [a, b, c, d, e, f, g, h] = [a, b, c, d, e, f, g, h].map(i64::from_le_bytes);
-    swap_bytes(_mm512_set_epi64(h, g, f, e, d, c, b, a))
 }
 
-/// The hash that is in the first eight words.
-#[inline]
-#[target_feature(enable = "avx512f,avx512bw")]
-fn store(words: __m512i) -> [u8; 32] {
-    let words = swap_bytes(words);
-    let halves: [__m128i; 2] = [
-        _mm512_extracti32x4_epi32::<0>(words),
-        _mm512_extracti32x4_epi32::<1>(words),
-    ];
-    let mut bytes = [0; 32];
-    for (place, half) in bytes.as_chunks_mut::<16>().0.iter_mut().zip(halves) {
-        place[..8].copy_from_slice(&_mm_extract_epi64::<0>(half).to_le_bytes());
-        place[8..].copy_from_slice(&_mm_extract_epi64::<1>(half).to_le_bytes());
-    }
-    bytes
-}
+use hash_in_step;
 
-#[inline]
-#[target_feature(enable = "avx512f,avx512bw")]
-fn swap_bytes(words: __m512i) -> __m512i {
-    let order = _mm512_set4_epi32(0x0c0d_0e0f, 0x0809_0a0b, 0x0405_0607, 0x0001_0203);
-    _mm512_shuffle_epi8(words, order)
-}
+/// Big-endian words to the CPU's and back, as an order of bytes for each 16 of them; from the last to the first.
+const SWAPPED: [i32; 4] = [0x0c0d_0e0f, 0x0809_0a0b, 0x0405_0607, 0x0001_0203];
 
-/// Sixteen rows of sixteen words become the columns.
-#[inline]
-#[target_feature(enable = "avx512f")]
-fn transpose(rows: &mut [__m512i; 16]) {
-    // Of four rows each: register `column` gets words `column`, `column` + 4, + 8, + 12 of all four, side by side.
-    for four in rows.as_chunks_mut::<4>().0 {
-        let [a, b, c, d] = *four;
-        let (low, high) = (_mm512_unpacklo_epi32(a, b), _mm512_unpackhi_epi32(a, b));
-        let (low_2, high_2) = (_mm512_unpacklo_epi32(c, d), _mm512_unpackhi_epi32(c, d));
-        *four = [
-            _mm512_unpacklo_epi64(low, low_2),
-            _mm512_unpackhi_epi64(low, low_2),
-            _mm512_unpacklo_epi64(high, high_2),
-            _mm512_unpackhi_epi64(high, high_2),
-        ];
-    }
-    // The same with these quarters of registers instead of words.
-    for column in 0..4 {
-        let [a, b, c, d] = [0, 4, 8, 12].map(|row| rows[row + column]);
-        let (low, high) = (
-            _mm512_shuffle_i32x4::<0x44>(a, b),
-            _mm512_shuffle_i32x4::<0xee>(a, b),
-        );
-        let (low_2, high_2) = (
-            _mm512_shuffle_i32x4::<0x44>(c, d),
-            _mm512_shuffle_i32x4::<0xee>(c, d),
-        );
-        rows[column] = _mm512_shuffle_i32x4::<0x88>(low, low_2);
-        rows[column + 4] = _mm512_shuffle_i32x4::<0xdd>(low, low_2);
-        rows[column + 8] = _mm512_shuffle_i32x4::<0x88>(high, high_2);
-        rows[column + 12] = _mm512_shuffle_i32x4::<0xdd>(high, high_2);
-    }
+/// Eight bytes each, as a register takes and gives them.
+fn quads<const N: usize>(bytes: &[[u8; 8]]) -> [i64; N] {
+    std::array::from_fn(|at| i64::from_le_bytes(bytes[at]))
 }
