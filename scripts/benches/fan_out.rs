@@ -1,14 +1,13 @@
 //! `fan-out`: one seeder, four fetchers at once, links that nobody waits for; beside other programs on the same machines.
 
 use std::path::Path;
-use std::process::Command;
 use std::sync::mpsc::channel;
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
 use crate::Result;
-use crate::fleet::{PORT, fetch, seed};
+use crate::fleet::{PORT, check_copies, fetch, seed};
 use crate::lab::{Lab, write_noise};
 use crate::links::Star;
 use crate::peers::Peers;
@@ -90,17 +89,7 @@ fn one_run(lab: &Lab, input: &Path) -> Result<Run> {
         cpu += cpu_of(process.0.id())?;
         fetcher_peak = fetcher_peak.max(peak_of(process.0.id()).unwrap_or(0.0));
     }
-    for machine in fetchers {
-        let copy = folder.path().join(&machine.address).join("input.bin");
-        if !Command::new("cmp")
-            .arg(&copy)
-            .arg(input)
-            .status()?
-            .success()
-        {
-            return Err("a copy differs".into());
-        }
-    }
+    check_copies(fetchers, input, folder.path())?;
     let seeder_peak = peak_of(seeder.0.id()).unwrap_or(0.0);
     Ok(Run {
         secs,

@@ -80,3 +80,20 @@ pub(crate) fn fetch(
     });
     Ok(process)
 }
+
+/// Fails unless every fetcher below `folder` has what `input` has.
+pub(crate) fn check_copies(fetchers: &[Machine], input: &Path, folder: &Path) -> Result<()> {
+    let name = input.file_name().ok_or("the input is a file")?;
+    for machine in fetchers {
+        let copy = folder.join(&machine.address).join(name);
+        if !Command::new("cmp")
+            .arg(&copy)
+            .arg(input)
+            .status()?
+            .success()
+        {
+            return Err("a copy differs".into());
+        }
+    }
+    Ok(())
+}

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 
 use crate::Result;
-use crate::fleet::{PORT, fetch, seed};
+use crate::fleet::{PORT, check_copies, fetch, seed};
 use crate::lab::{Guard, Lab, write_noise};
 use crate::links::{Machine, Star};
 use crate::peers::Peers;
@@ -274,20 +274,7 @@ fn one_run(lab: &Lab, scenario: &Scenario, input: &Path) -> Result<Run> {
     for machine in seeders {
         sent += machine.sent()?;
     }
-    for machine in fetchers {
-        let copy = folder
-            .path()
-            .join(&machine.address)
-            .join(input.file_name().ok_or("a file")?);
-        if !Command::new("cmp")
-            .arg(&copy)
-            .arg(input)
-            .status()?
-            .success()
-        {
-            return Err("a copy differs".into());
-        }
-    }
+    check_copies(fetchers, input, folder.path())?;
     Ok(Run {
         secs: watched.secs,
         bound: scenario.bound(watched.hit),

@@ -162,6 +162,35 @@ impl Scene {
         )
     }
 
+    fn write_missing(&self, store: &FetchStore, held: &Bitfield) {
+        for piece in held.iter_zeros() {
+            self.write(store, piece).unwrap();
+        }
+    }
+
+    /// A whole fetch in as many runs as there are pieces to write, none of which ends by itself.
+    fn fetch_killed_after_each_piece(&self) {
+        let (store, mut expected) = self.open(&self.target()).unwrap();
+        drop(store);
+        for piece in expected.clone().iter_zeros() {
+            let (store, held) = self.resume();
+            assert_eq!(held, expected);
+            self.write(&store, piece).unwrap();
+            expected.insert(piece);
+        }
+        let (store, held) = self.resume();
+        assert!(held.is_full());
+        store.finish().unwrap();
+    }
+
+    /// What the run after a kill does, to the end.
+    fn resume_to_the_end(&self) {
+        let (store, held) = self.resume();
+        self.write_missing(&store, &held);
+        store.finish().unwrap();
+        self.check_result();
+    }
+
     fn write_all(&self, store: &FetchStore) {
         for piece in self.geometry().pieces() {
             self.write(store, piece).unwrap();
@@ -289,17 +318,7 @@ fn held_pieces_are_read_back_before_and_after_publishing() {
 #[test]
 fn a_kill_after_any_piece_loses_none_and_reads_none_again() {
     let scene = Scene::folder();
-    let mut expected = Bitfield::new(scene.geometry().piece_count());
-    drop(scene.open(&scene.target()).unwrap());
-    for piece in scene.geometry().pieces() {
-        let (store, held) = scene.resume();
-        assert_eq!(held, expected);
-        scene.write(&store, piece).unwrap();
-        expected.insert(piece);
-    }
-    let (store, held) = scene.resume();
-    assert!(held.is_full());
-    store.finish().unwrap();
+    scene.fetch_killed_after_each_piece();
     scene.check_result();
 }
 

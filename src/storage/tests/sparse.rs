@@ -34,12 +34,6 @@ fn pieces_of_zeros(scene: &Scene) -> Vec<PieceIndex> {
     pieces.filter(|piece| is_zeros(scene, *piece)).collect()
 }
 
-fn write_missing(scene: &Scene, store: &FetchStore, held: &Bitfield) {
-    for piece in held.iter_zeros() {
-        scene.write(store, piece).unwrap();
-    }
-}
-
 fn part_file(scene: &Scene, path: &str) -> PathBuf {
     let file = scene.geometry().locate(scene.pieces(path)[0]).file;
     scene.part().join(part::file_name(file))
@@ -74,7 +68,7 @@ fn pieces_of_zeros_are_held_from_the_beginning_and_take_no_space() {
         store.read_piece(piece, &mut bytes).unwrap();
         assert_eq!(bytes, scene.bytes(piece));
     }
-    write_missing(&scene, &store, &held);
+    scene.write_missing(&store, &held);
     store.finish().unwrap();
     scene.check_result();
     let taken = |path: &str| fs::metadata(scene.at(path)).unwrap().blocks() * 512;
@@ -144,17 +138,7 @@ fn files_that_are_not_chosen_are_not_made_of_their_zeros() {
 #[test]
 fn a_kill_at_any_time_loses_no_piece_and_leaves_the_holes() {
     let scene = scene();
-    let (store, mut expected) = scene.open(&scene.target()).unwrap();
-    drop(store);
-    for piece in expected.clone().iter_zeros() {
-        let (store, held) = scene.resume();
-        assert_eq!(held, expected);
-        scene.write(&store, piece).unwrap();
-        expected.insert(piece);
-    }
-    let (store, held) = scene.resume();
-    assert!(held.is_full());
-    store.finish().unwrap();
+    scene.fetch_killed_after_each_piece();
     scene.check_result();
     let taken = fs::metadata(scene.at("mixed")).unwrap().blocks() * 512;
     assert_eq!(taken, 2 * PIECE as u64 + 8192);
@@ -171,10 +155,7 @@ fn what_lies_in_a_part_file_that_no_record_vouches_for_is_gone_before_anything_i
             let len = len.unwrap().len().checked_add_signed(change).unwrap();
             fs::write(part_file(&scene, path), noise(len as usize, 9)).unwrap();
         }
-        let (store, held) = scene.resume();
-        write_missing(&scene, &store, &held);
-        store.finish().unwrap();
-        scene.check_result();
+        scene.resume_to_the_end();
     }
 }
 
@@ -189,7 +170,7 @@ fn a_part_file_of_another_length_keeps_nothing() {
     fs::write(part_file(&scene, "mixed"), noise(7 * PIECE, 9)).unwrap();
     let (store, held) = scene.resume();
     assert_eq!(held.iter().collect::<Vec<_>>(), pieces_of_zeros(&scene));
-    write_missing(&scene, &store, &held);
+    scene.write_missing(&store, &held);
     store.finish().unwrap();
     scene.check_result();
 }
@@ -212,7 +193,7 @@ fn a_piece_that_was_lost_is_written_whole_also_by_a_later_run() {
             drop(store);
             (store, held) = scene.resume();
         }
-        write_missing(&scene, &store, &held);
+        scene.write_missing(&store, &held);
         store.finish().unwrap();
         scene.check_result();
     }
@@ -242,10 +223,7 @@ fn zeros_of_a_published_file_that_is_torn_are_made_zeros_again() {
         );
         drop(store);
         // Killed after that: what was put right stays so.
-        let (store, again) = scene.resume();
-        write_missing(&scene, &store, &again);
-        store.finish().unwrap();
-        scene.check_result();
+        scene.resume_to_the_end();
     }
 }
 
@@ -273,7 +251,7 @@ fn a_sparse_file_is_imported_adopted_and_compared_by_its_holes() {
 
     let (store, held) = scene.open(&scene.target()).unwrap();
     assert_eq!(held.count(), 300);
-    write_missing(&scene, &store, &held);
+    scene.write_missing(&store, &held);
     store.finish().unwrap();
     drop(store);
     let (_, held) = scene.open(&scene.target()).unwrap();
