@@ -216,9 +216,14 @@ impl Download {
         let Some(asked) = self.asked.get_mut(&piece) else {
             return false;
         };
-        asked.received = asked.received.saturating_add(bytes).min(asked.len);
         let is_first = asked.began.is_none();
         asked.began.get_or_insert(now);
+        asked.received = asked.received.saturating_add(bytes);
+        if asked.received > asked.len {
+            // The first of them were still on their way from an earlier request: the piece begins anew.
+            asked.received = bytes.min(asked.len);
+            asked.began = Some(now);
+        }
         is_first && now.duration_since(asked.at) <= tuning::NEAR_ANSWER_MAX
     }
 

@@ -275,3 +275,10 @@ fn a_seed_whose_suggestions_nobody_takes_up_serves_what_it_is_asked_for() {
     let report = run(&Scenario::many(13_320));
     assert_eq!(report.broken, []);
 }
+
+#[test]
+fn a_piece_that_dribbles_on_after_bytes_of_an_earlier_request_is_asked_elsewhere() {
+    // Half of a piece was on its way when it was asked of the same peer again, whose uplink then fell to six bytes a second.
+    let report = run(&Scenario::many(56_588));
+    assert_eq!(report.broken, []);
+}

@@ -1,6 +1,6 @@
 //! How windows, silence, snubs and judgements of one peer as a source come about, on plain numbers.
 
-use super::estimate::NEVER;
+use super::estimate::{NEVER, Progress};
 use super::*;
 
 const LEN: u32 = 65_536;
@@ -290,4 +290,23 @@ fn who_owes_a_piece_for_long_is_snubbed_longer_each_time_until_one_comes() {
     download.ask(now, piece(9), LEN);
     download.on_arrived(now, piece(9));
     assert!(!download.is_on_probation() && !download.is_snubbed(now));
+}
+
+#[test]
+fn bytes_of_an_earlier_request_do_not_make_a_slow_piece_look_whole() {
+    let mut download = Download::new(at(0), LEN);
+    download.ask(at(0), piece(0), LEN);
+    download.forget(piece(0));
+    download.ask(at(100), piece(0), LEN);
+    // Half of it was on its way; the other half is of the new request, and then one byte comes every 200 ms.
+    download.on_bytes(at(110), piece(0), LEN / 2);
+    download.on_bytes(at(120), piece(0), LEN / 2);
+    for count in 1..10 {
+        download.on_bytes(at(120 + 200 * count), piece(0), 1);
+    }
+    let progress = download.progress(at(2_000), piece(0));
+    let Some(Progress::Arrives { left }) = progress else {
+        panic!("its bytes arrive: {progress:?}");
+    };
+    assert!(left > Duration::from_secs(600), "{left:?}");
 }
