@@ -9,6 +9,7 @@ use std::time::SystemTime;
 use serde_json::{Value, json};
 
 use crate::Result;
+use crate::peers::{CPU_OF_FETCHER, CPU_OF_SEEDER};
 use crate::quic::{BATCHES, QUINN, SESSION, SINGLE};
 use crate::report::{median, median_of, of, of_peers, say};
 
@@ -181,6 +182,17 @@ fn transfer(lines: &[Value]) -> Vec<Row> {
         figure += &format!("; {name} {:.0}", mb_per_sec(mib, median(&secs)));
     }
     let gib = mib / 1024.0;
+    let mut cpu = format!(
+        "{:.2} + {:.2}",
+        median_of(lines, "seeder_cpu") / gib,
+        median_of(lines, "fetcher_cpu") / gib
+    );
+    let of_fetchers = of_peers(lines, CPU_OF_FETCHER);
+    for (name, of_seeder) in of_peers(lines, CPU_OF_SEEDER) {
+        let of_fetcher = of_fetchers.get(&name).map_or(f64::NAN, |of| median(of));
+        let of_seeder = median(&of_seeder);
+        cpu += &format!("; {name} {:.2} + {:.2}", of_seeder / gib, of_fetcher / gib);
+    }
     vec![
         (
             format!(
@@ -190,11 +202,7 @@ fn transfer(lines: &[Value]) -> Vec<Row> {
         ),
         (
             "the same, CPU seconds per GiB, seeder + fetcher".to_owned(),
-            format!(
-                "{:.2} + {:.2}",
-                median_of(lines, "seeder_cpu") / gib,
-                median_of(lines, "fetcher_cpu") / gib
-            ),
+            cpu,
         ),
         (
             "the same, resident memory at its peak, seeder / fetcher".to_owned(),

@@ -1,7 +1,7 @@
 //! Other programs on the same work, through a `peers.py` that knows how to run them.
 //!
 //! Its contract: `peers.py SCENARIO:NAME --file F --runs 1 --tmp DIR --out FILE [--fetchers N --up BYTES_PER_SEC
-//! --fault-at SECS]` appends one JSON object with `name`, `secs` and, of a failed run, `error`.
+//! --fault-at SECS]` appends one JSON object with `name`, `secs`, CPU seconds and, of a failed run, `error`.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -12,6 +12,10 @@ use serde_json::Value;
 use crate::Result;
 use crate::lab::Lab;
 use crate::report::say;
+
+/// CPU seconds in what `peers.py` writes.
+pub(crate) const CPU_OF_SEEDER: &str = "cpu_seed";
+pub(crate) const CPU_OF_FETCHER: &str = "cpu_fetch";
 
 /// The programs that are here.
 pub(crate) struct Peers {

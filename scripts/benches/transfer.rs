@@ -12,9 +12,9 @@ use sha2::{Digest, Sha256};
 
 use crate::Result;
 use crate::lab::{Lab, write_noise};
-use crate::peers::Peers;
+use crate::peers::{CPU_OF_FETCHER, CPU_OF_SEEDER, Peers};
 use crate::process::{Run, cpu_of, measure, peak_of};
-use crate::report::{median, say, spread};
+use crate::report::{median, median_of, of, say, spread};
 
 /// Bytes moved at a time by the plain pipe.
 const BLOCK_LEN: usize = 1 << 20;
@@ -33,7 +33,7 @@ pub(crate) fn run(lab: &Lab, peers: &Peers, mib: u64, runs: usize) -> Result<Vec
     let seeder = lab.seed(&input)?;
     let (mut fetches, mut seeder_cpu, mut lines) = (Vec::new(), Vec::new(), Vec::new());
     let (mut copies, mut pipes) = (Vec::new(), Vec::new());
-    let mut others: Vec<(&String, Vec<f64>)> =
+    let mut others: Vec<(&String, Vec<Value>)> =
         peers.names.iter().map(|name| (name, Vec::new())).collect();
     for number in 0..=runs {
         let before = cpu_of(seeder.process.0.id())?;
@@ -50,12 +50,12 @@ pub(crate) fn run(lab: &Lab, peers: &Peers, mib: u64, runs: usize) -> Result<Vec
         fs::remove_file(&copy)?;
         let file = theirs.to_str().ok_or("the path is text")?;
         let flags = ["--file", file, "--limit", LIMIT_SECS].map(str::to_owned);
-        for (name, secs) in &mut others {
+        for (name, results) in &mut others {
             if number > 0
                 && let Some(result) = peers.run(lab, "b1", name, &flags)?
             {
-                secs.extend(result["secs"].as_f64());
-                lines.push(json!({ "bench": "transfer", "mib": mib, "peer": result }));
+                lines.push(json!({ "bench": "transfer", "mib": mib, "peer": &result }));
+                results.push(result);
             }
         }
         // The first round warms caches and is not counted.
@@ -71,8 +71,8 @@ pub(crate) fn run(lab: &Lab, peers: &Peers, mib: u64, runs: usize) -> Result<Vec
     }
     let gib = mib as f64 / 1024.0;
     let mb = gib * 1.073_741_824 * 1e3;
-    let of = |what: fn(&Run) -> f64| fetches.iter().map(what).collect::<Vec<f64>>();
-    let walls = of(|run| run.wall);
+    let of_ours = |what: fn(&Run) -> f64| fetches.iter().map(what).collect::<Vec<f64>>();
+    let walls = of_ours(|run| run.wall);
     let ours = median(&walls);
     say(&format!(
         "transfer of {mib} MiB, 1 seeder, 1 fetcher, loopback, {runs} runs, median (least-most)"
@@ -86,23 +86,25 @@ pub(crate) fn run(lab: &Lab, peers: &Peers, mib: u64, runs: usize) -> Result<Vec
         spread(&walls),
         mb / ours,
         median(&seeder_cpu) / gib,
-        median(&of(|run| run.cpu)) / gib,
+        median(&of_ours(|run| run.cpu)) / gib,
         peak_of(seeder.process.0.id()).unwrap_or(0.0),
-        of(|run| run.peak_mib).into_iter().fold(0.0, f64::max),
+        of_ours(|run| run.peak_mib).into_iter().fold(0.0, f64::max),
     ));
-    let row = |name: &str, secs: &[f64]| {
+    let row = |name: &str, secs: &[f64], cpu: &str| {
         let theirs = median(secs);
         say(&format!(
-            "| {name} | {} | {:.0} | {:.2} | - | - |",
+            "| {name} | {} | {:.0} | {:.2} | {cpu} | - |",
             spread(secs),
             mb / theirs,
             theirs / ours
         ));
     };
-    row("cp", &copies);
-    row("TCP, SHA-256, written", &pipes);
-    for (name, secs) in &others {
-        row(name, secs);
+    row("cp", &copies, "-");
+    row("TCP, SHA-256, written", &pipes, "-");
+    for (name, results) in &others {
+        let cpu = [CPU_OF_SEEDER, CPU_OF_FETCHER].map(|key| median_of(results, key) / gib);
+        let cpu = format!("{:.2} + {:.2}", cpu[0], cpu[1]);
+        row(name, &of(results, "secs"), &cpu);
     }
     Ok(lines)
 }
