@@ -1,5 +1,5 @@
-//! The hashes that this host knows of files it has hashed before: what `import` need not read. Asks `storage/state`, which decides
-//! whether a file is still the one it was.
+//! The hashes that this host knows of files it has hashed before: what `import` need not read. Asks `storage/state`, which
+//! decides whether a file is still the one it was.
 
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
