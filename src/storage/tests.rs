@@ -318,6 +318,8 @@ fn held_pieces_are_read_back_before_and_after_publishing() {
 #[test]
 fn a_kill_after_any_piece_loses_none_and_reads_none_again() {
     let scene = Scene::folder();
+    let (_, held) = scene.open(&scene.target()).unwrap();
+    assert!(held.none());
     scene.fetch_killed_after_each_piece();
     scene.check_result();
 }
