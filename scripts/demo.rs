@@ -17,8 +17,10 @@ use serde_json::Value;
 
 const INPUT_LEN: u64 = 256 * 1024 * 1024;
 const FETCHERS: usize = 4;
-/// Uplink of every process: slow enough to be watched.
-const UP: &str = "16M";
+/// Uplinks, slow enough to be watched. The seeder's is the faster: the swarm holds every piece long before it is done, so the seeder
+/// can be killed in the middle.
+const SEEDER_UP: &str = "32M";
+const FETCHER_UP: &str = "8M";
 /// The whole run must end within this time.
 const PATIENCE: Duration = Duration::from_secs(120);
 /// Who shows its live view, who is killed and started again.
@@ -103,7 +105,7 @@ fn run() -> Result<()> {
     fs::create_dir_all(path.join("seed"))?;
     write_noise(&input, INPUT_LEN)?;
     say(&format!(
-        "input: {} MiB of noise, uplink of every process {UP}B/s",
+        "input: {} MiB of noise, uplink of the seeder {SEEDER_UP}B/s, of every fetcher {FETCHER_UP}B/s",
         INPUT_LEN >> 20
     ));
 
@@ -152,7 +154,7 @@ impl Demo {
             self.processes.0.push(None);
         }
         self.processes.0.push(None);
-        self.start(seeder, &["seed", &text(input), "--up", UP])?;
+        self.start(seeder, &["seed", &text(input), "--up", SEEDER_UP])?;
         let link = loop {
             let line = self.next()?;
             if let Some(link) = line.value["link"].as_str() {
@@ -181,7 +183,10 @@ impl Demo {
         ));
 
         // Two copies among a fetcher, its peers and the seeder: every piece is held by somebody else too.
-        self.until(|demo| demo.seen.iter().any(|seen| seen.availability >= 2.0))?;
+        self.until(|demo| demo.seen.iter().any(|seen| seen.availability >= 2.0) || demo.is_done())?;
+        if self.is_done() {
+            return Err("everybody was done before the seeder could be killed".into());
+        }
         let least = self.seen.iter().map(|seen| seen.part).fold(1.0, f64::min);
         let killed = self.processes.kill(seeder)?;
         say(&format!(
@@ -191,7 +196,7 @@ impl Demo {
         ));
         let after_seeder = self.reroutes_after(killed, Duration::from_secs(2))?;
 
-        self.until(|demo| demo.seen.iter().all(|seen| seen.done.is_some()))?;
+        self.until(Self::is_done)?;
         self.wait_for_exits()?;
         say(&format!("{} everybody is done\n", self.clock()));
         self.judge(input, part, &after_fetcher, &after_seeder)
@@ -211,7 +216,7 @@ impl Demo {
             "--dir",
             &text(&folder),
             "--up",
-            UP,
+            FETCHER_UP,
             "--trace",
             &trace,
             "--linger",
@@ -331,6 +336,10 @@ impl Demo {
         }
         let tail: Vec<&str> = log.lines().rev().take(12).collect();
         format!("{what}; stderr, newest first: {tail:#?}")
+    }
+
+    fn is_done(&self) -> bool {
+        self.seen.iter().all(|seen| seen.done.is_some())
     }
 
     fn until(&mut self, condition: impl Fn(&Self) -> bool) -> Result<()> {
