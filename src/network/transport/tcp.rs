@@ -31,6 +31,11 @@ use super::security::{Offer, Security};
 /// of them is a system call. It is memory of each connection.
 const READ_BUFFER_LEN: usize = 128 * 1024;
 
+/// Bytes that the kernel takes beyond what is under way to the peer. They cannot be taken back, and whatever is written after
+/// them waits for them; the default of Linux lets them grow to megabytes. Less makes no frame leave sooner and costs wake-ups.
+#[cfg(any(target_os = "android", target_os = "linux"))]
+const UNSENT_MAX: u32 = 32 * 1024;
+
 /// How long sent bytes may stay unacknowledged before the kernel closes the connection. It reaps; detection is the
 /// session's own deadline. Not lower: it may also fire while a slow reader keeps the window at zero.
 #[cfg(any(target_os = "android", target_os = "fuchsia", target_os = "linux"))]
@@ -166,7 +171,8 @@ impl Transport for Tcp {
     }
 }
 
-/// Sets what the socket can take. A system that refuses an option keeps a working connection, only a slower reaper.
+/// Sets what the socket can take. A system that refuses an option keeps a working connection, only with a slower reaper or a
+/// longer queue.
 fn tune(stream: &tcp::tokio::TcpStream) {
     let socket = SockRef::from(&stream.0);
     let keepalive = TcpKeepalive::new()
@@ -180,6 +186,10 @@ fn tune(stream: &tcp::tokio::TcpStream) {
     #[cfg(any(target_os = "android", target_os = "fuchsia", target_os = "linux"))]
     if let Err(error) = socket.set_tcp_user_timeout(Some(USER_TIMEOUT)) {
         tracing::debug!(%error, "user timeout not set");
+    }
+    #[cfg(any(target_os = "android", target_os = "linux"))]
+    if let Err(error) = socket.set_tcp_notsent_lowat(UNSENT_MAX) {
+        tracing::debug!(%error, "limit of unsent bytes not set");
     }
 }
 
@@ -199,6 +209,9 @@ mod tests {
         let socket = SockRef::from(&stream.0);
         assert!(socket.keepalive().unwrap());
         #[cfg(target_os = "linux")]
-        assert_eq!(socket.tcp_user_timeout().unwrap(), Some(USER_TIMEOUT));
+        {
+            assert_eq!(socket.tcp_user_timeout().unwrap(), Some(USER_TIMEOUT));
+            assert_eq!(socket.tcp_notsent_lowat().unwrap(), UNSENT_MAX);
+        }
     }
 }
