@@ -2,8 +2,10 @@
 //! windows may grow to 1 GiB on each connection. On the wire it is plain yamux: any other node may be at the far end.
 //! Used by `tcp`. Source: libp2p specification `yamux/README.md`; the `yamux` crate, whose rules for windows hold.
 
+mod frames;
 mod joined;
 mod pace;
+mod queued;
 mod unread;
 
 use std::collections::VecDeque;
@@ -22,6 +24,7 @@ use yamux::{Config, Connection, ConnectionError, Mode};
 
 use joined::Joined;
 use pace::Pace;
+use queued::Queued;
 pub(super) use unread::All;
 use unread::Unread;
 
@@ -98,6 +101,7 @@ pub(super) struct Muxer<C> {
     acceptor: Option<Waker>,
     opened: Arc<Opened>,
     pace: Arc<Pace>,
+    queued: Arc<Queued>,
     unread: Arc<Unread>,
 }
 
@@ -119,17 +123,30 @@ impl Drop for Place {
     }
 }
 
+impl<C> Drop for Muxer<C> {
+    fn drop(&mut self) {
+        self.queued.on_end();
+    }
+}
+
 impl<C: AsyncRead + AsyncWrite + Unpin> Muxer<C> {
     fn new(socket: C, mode: Mode, all: Arc<All>) -> Self {
         let pace = Arc::<Pace>::default();
+        let queued = Arc::<Queued>::default();
         let unread = Arc::new(Unread::new(all));
-        let socket = Joined::new(socket, Arc::clone(&pace), Arc::clone(&unread));
+        let socket = Joined::new(
+            socket,
+            Arc::clone(&pace),
+            Arc::clone(&queued),
+            Arc::clone(&unread),
+        );
         Self {
             connection: Connection::new(socket, settings(), mode),
             arrived: VecDeque::new(),
             acceptor: None,
             opened: Arc::default(),
             pace,
+            queued,
             unread,
         }
     }
@@ -149,6 +166,7 @@ impl<C: AsyncRead + AsyncWrite + Unpin> Muxer<C> {
         Stream {
             inner,
             pace: Arc::clone(&self.pace),
+            queued: Arc::clone(&self.queued),
             unread: Arc::clone(&self.unread),
             _place: place,
         }
@@ -212,13 +230,16 @@ impl<C: AsyncRead + AsyncWrite + Unpin> StreamMuxer for Muxer<C> {
 pub(super) struct Stream {
     inner: yamux::Stream,
     pace: Arc<Pace>,
+    queued: Arc<Queued>,
     unread: Arc<Unread>,
     _place: Option<Place>,
 }
 
 impl Drop for Stream {
     fn drop(&mut self) {
-        self.unread.on_dropped(self.inner.id().val());
+        let id = self.inner.id().val();
+        self.queued.on_dropped(id);
+        self.unread.on_dropped(id);
     }
 }
 
@@ -240,9 +261,19 @@ impl AsyncWrite for Stream {
         cx: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
+        let id = self.inner.id().val();
+        if self.pace.is_slow() {
+            ready!(self.queued.poll_empty(id, cx));
+        }
         // What is written at once becomes one frame.
         let len = bytes.len().min(self.pace.frame_len());
-        Pin::new(&mut self.inner).poll_write(cx, &bytes[..len])
+        // Counted before: it may have left when yamux has taken it.
+        self.queued.on_queued(id);
+        let written = Pin::new(&mut self.inner).poll_write(cx, &bytes[..len]);
+        if !matches!(written, Poll::Ready(Ok(len)) if len > 0) {
+            self.queued.on_refused(id);
+        }
+        written
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {

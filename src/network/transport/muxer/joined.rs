@@ -1,6 +1,6 @@
 //! What lies between yamux and the encryption: the header of a frame, which yamux writes by itself, leaves together with
-//! the body that follows. Alone it would be a record and a system call of its own. It also sees the pace, and stops reading while
-//! too much is unread.
+//! the body that follows. Alone it would be a record and a system call of its own. It also sees the pace and what leaves, gives a
+//! slow connection no frame before the last one has left, and stops reading while too much is unread.
 
 use std::io::{self, IoSlice};
 use std::pin::Pin;
@@ -10,11 +10,10 @@ use std::time::Instant;
 
 use futures::{AsyncRead, AsyncWrite};
 
+use super::frames::HEADER_LEN;
 use super::pace::{Meter, Pace};
+use super::queued::Queued;
 use super::unread::Unread;
-
-/// The header of a yamux frame. Longer writes are bodies, and take what waits along.
-const HEADER_LEN: usize = 12;
 
 /// Headers that wait for a body or a flush.
 const WAITING_MAX: usize = 8 * HEADER_LEN;
@@ -27,16 +26,18 @@ pub(super) struct Joined<C> {
     waiting: Vec<u8>,
     meter: Meter,
     pace: Arc<Pace>,
+    queued: Arc<Queued>,
     unread: Arc<Unread>,
 }
 
 impl<C: AsyncRead + AsyncWrite + Unpin> Joined<C> {
-    pub(super) fn new(inner: C, pace: Arc<Pace>, unread: Arc<Unread>) -> Self {
+    pub(super) fn new(inner: C, pace: Arc<Pace>, queued: Arc<Queued>, unread: Arc<Unread>) -> Self {
         Self {
             inner,
             waiting: Vec::with_capacity(WAITING_MAX),
             meter: Meter::default(),
             pace,
+            queued,
             unread,
         }
     }
@@ -61,6 +62,14 @@ impl<C: AsyncRead + AsyncWrite + Unpin> Joined<C> {
                 return Poll::Ready(Ok(written.saturating_sub(waiting)));
             }
         }
+    }
+
+    fn poll_inner_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let flushed = Pin::new(&mut self.inner).poll_flush(cx);
+        if flushed.is_pending() {
+            self.meter.on_full();
+        }
+        flushed
     }
 
     fn poll_waiting(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -93,20 +102,24 @@ impl<C: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Joined<C> {
         cx: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        if bytes.len() <= HEADER_LEN && self.waiting.len() + bytes.len() <= WAITING_MAX {
+        // Longer writes are bodies, and take what waits along.
+        let len = if bytes.len() <= HEADER_LEN && self.waiting.len() + bytes.len() <= WAITING_MAX {
             self.waiting.extend_from_slice(bytes);
-            return Poll::Ready(Ok(bytes.len()));
-        }
-        self.poll_both(cx, bytes)
+            bytes.len()
+        } else {
+            // The encryption has room for a whole frame, where it would only wait.
+            if self.pace.is_slow() {
+                ready!(self.poll_inner_flush(cx))?;
+            }
+            ready!(self.poll_both(cx, bytes))?
+        };
+        self.queued.on_leaving(&bytes[..len]);
+        Poll::Ready(Ok(len))
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         ready!(self.poll_waiting(cx))?;
-        let flushed = Pin::new(&mut self.inner).poll_flush(cx);
-        if flushed.is_pending() {
-            self.meter.on_full();
-        }
-        flushed
+        self.poll_inner_flush(cx)
     }
 
     fn poll_close(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -174,7 +187,12 @@ mod tests {
             most,
             writes: Vec::new(),
         };
-        let mut joined = Joined::new(sink, Arc::default(), Arc::new(Unread::new(Arc::default())));
+        let mut joined = Joined::new(
+            sink,
+            Arc::default(),
+            Arc::default(),
+            Arc::new(Unread::new(Arc::default())),
+        );
         for bytes in [&[1; 12][..], &[2; 12], &[3; 40], &[4; 12]] {
             joined.write_all(bytes).await.unwrap();
         }

@@ -1,8 +1,8 @@
 //! How long a frame may be, from how fast the connection takes bytes.
 //!
-//! A frame that has begun is finished before anything else leaves, the peer sees none of it before its last byte, and a
-//! stream queues ten. So a frame must not take long: large ones are for fast connections. Written to by `joined`, which sees
-//! every byte that leaves, read by the streams.
+//! A frame that has begun is finished before anything else leaves, and the peer sees none of it before its last byte. So a
+//! frame must not take long: large ones are for fast connections. Written to by `joined`, which sees every byte that leaves;
+//! read by it and by the streams, which queue little on a slow connection.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
@@ -38,6 +38,11 @@ impl Pace {
     /// Bytes of the next frame, at most.
     pub(super) fn frame_len(&self) -> usize {
         self.frame_len.load(Ordering::Relaxed)
+    }
+
+    /// Whether frames wait behind each other for a time that is felt: nothing is queued that need not be.
+    pub(super) fn is_slow(&self) -> bool {
+        self.frame_len() < FRAME_LEN_MAX
     }
 
     fn set(&self, frame_len: usize) {

@@ -98,6 +98,46 @@ async fn a_peer_that_fills_all_windows_costs_less_than_16_mib() {
     assert!(unread <= WINDOWS_MAX, "{unread}");
 }
 
+/// A frame may have left before the task that gave it to yamux goes on.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn small_writes_go_on_while_another_thread_sends_them() {
+    const FRAMES: usize = 50_000;
+    let (muxer, theirs) = pair();
+    let (mut arrived, _driving) = drive(muxer);
+    let mut theirs = open(theirs, 1).await.remove(0);
+    let mut ours = arrived.recv().await.unwrap();
+    ours.read_exact(&mut [0]).await.unwrap();
+    assert!(ours.pace.is_slow());
+    let writing = tokio::spawn(async move {
+        for _ in 0..FRAMES {
+            ours.write_all(b"x").await.unwrap();
+        }
+        ours.flush().await.unwrap();
+        ours
+    });
+    let mut read = vec![0; FRAMES];
+    tokio::time::timeout(PATIENCE, theirs.read_exact(&mut read))
+        .await
+        .unwrap()
+        .unwrap();
+    writing.await.unwrap();
+}
+
+#[tokio::test]
+async fn a_writer_that_waits_learns_of_the_end() {
+    let (mut muxer, _theirs) = pair();
+    let waker = futures::task::noop_waker();
+    let cx = &mut Context::from_waker(&waker);
+    let Poll::Ready(Ok(mut stream)) = Pin::new(&mut muxer).poll_outbound(cx) else {
+        panic!("a stream is opened at once");
+    };
+    let mut write = || Pin::new(&mut stream).poll_write(cx, b"x");
+    assert!(matches!(write(), Poll::Ready(Ok(1))));
+    assert!(write().is_pending(), "the first has not left");
+    drop(muxer);
+    assert!(matches!(write(), Poll::Ready(Err(_))));
+}
+
 #[tokio::test]
 async fn a_peer_that_opens_too_many_streams_is_left() {
     let (muxer, theirs) = pair();

@@ -10,6 +10,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 
+use super::frames::Frames;
+
 /// Bytes of one connection: windows that are all full of large frames have less, so that only small ones reach it. Whoever
 /// is held back too long loses its connection, by its own kernel.
 const CONNECTION_MAX: usize = super::WINDOWS_MAX + 256 * 1024;
@@ -25,9 +27,6 @@ const SHARE: usize = 320 * 1024;
 /// here, both of which double when they are full and are there three times then; a third more for what allocators and pages
 /// add.
 const FRAME_COST: usize = 192;
-
-const HEADER_LEN: usize = 12;
-const SYN: u16 = 1;
 
 /// All connections of a transport.
 #[derive(Debug, Default)]
@@ -187,82 +186,14 @@ impl All {
     }
 }
 
-/// Finds the headers in what comes.
-#[derive(Debug, Default)]
-struct Frames {
-    header: [u8; HEADER_LEN],
-    header_len: usize,
-    /// Bytes of the body that are still to come.
-    body_left: usize,
-}
-
-/// What a header says that matters here.
-#[derive(Debug, PartialEq, Eq)]
-struct Header {
-    stream: u32,
-    is_new: bool,
-    /// Bytes that follow.
-    len: usize,
-}
-
-impl Frames {
-    fn on_bytes(&mut self, mut bytes: &[u8], mut on_header: impl FnMut(Header)) {
-        while !bytes.is_empty() {
-            if self.body_left > 0 {
-                let len = self.body_left.min(bytes.len());
-                self.body_left -= len;
-                bytes = &bytes[len..];
-                continue;
-            }
-            let len = (HEADER_LEN - self.header_len).min(bytes.len());
-            self.header[self.header_len..][..len].copy_from_slice(&bytes[..len]);
-            self.header_len += len;
-            bytes = &bytes[len..];
-            if self.header_len == HEADER_LEN {
-                self.header_len = 0;
-                let header = header_of(&self.header);
-                self.body_left = header.len;
-                on_header(header);
-            }
-        }
-    }
-}
-
-fn header_of(bytes: &[u8; HEADER_LEN]) -> Header {
-    let [_, kind, f0, f1, s0, s1, s2, s3, l0, l1, l2, l3] = *bytes;
-    // Only frames of data have a body; in the others the length is a number.
-    let len = match kind {
-        0 => u32::from_be_bytes([l0, l1, l2, l3]) as usize,
-        _ => 0,
-    };
-    let flags = u16::from_be_bytes([f0, f1]);
-    Header {
-        stream: u32::from_be_bytes([s0, s1, s2, s3]),
-        is_new: kind <= 1 && flags & SYN != 0,
-        len,
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use std::sync::atomic::AtomicBool;
 
     use futures::task::{ArcWake, noop_waker, waker_ref};
 
+    use super::super::frames::{SYN, WINDOW_UPDATE, frame};
     use super::*;
-
-    const WINDOW_UPDATE: u8 = 1;
-
-    fn frame(kind: u8, flags: u16, stream: u32, len: u32) -> Vec<u8> {
-        let mut bytes = vec![0, kind];
-        bytes.extend(flags.to_be_bytes());
-        bytes.extend(stream.to_be_bytes());
-        bytes.extend(len.to_be_bytes());
-        if kind == 0 {
-            bytes.resize(bytes.len() + len as usize, 7);
-        }
-        bytes
-    }
 
     fn has_room(unread: &Unread) -> bool {
         let waker = noop_waker();
@@ -273,36 +204,6 @@ mod tests {
 
     fn kept(unread: &Unread) -> usize {
         lock(&unread.state).kept
-    }
-
-    #[test]
-    fn headers_are_found_however_the_bytes_are_cut() {
-        let bytes = [
-            frame(WINDOW_UPDATE, SYN, 1, 1 << 20),
-            frame(0, 0, 1, 5),
-            frame(2, SYN, 0, 77),
-            frame(0, SYN, 3, 300),
-            frame(0, 0, 1, 0),
-        ]
-        .concat();
-        let expected = [
-            (1, true, 0),
-            (1, false, 5),
-            (0, false, 0),
-            (3, true, 300),
-            (1, false, 0),
-        ];
-        for cut in 1..bytes.len() {
-            let (mut frames, mut found) = (Frames::default(), Vec::new());
-            for part in bytes.chunks(cut) {
-                frames.on_bytes(part, |header| found.push(header));
-            }
-            let found: Vec<_> = found
-                .iter()
-                .map(|header| (header.stream, header.is_new, header.len))
-                .collect();
-            assert_eq!(found, expected, "cut at {cut}");
-        }
     }
 
     #[test]
