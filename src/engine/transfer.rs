@@ -295,7 +295,7 @@ impl Transfer {
             });
             return;
         }
-        if self.peers.len() >= tuning::PEERS_MAX && !self.peers.contains_key(&peer) {
+        if !self.peers.contains_key(&peer) && !self.make_room(now) {
             self.outputs.push_back(Output::Disconnect {
                 peer,
                 why: Parting::Full,

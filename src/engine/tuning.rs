@@ -186,8 +186,15 @@ pub const NEWCOMER_PIECES: u32 = 4;
 /// Peers a share tries to stay connected to.
 pub const PEERS_TARGET: usize = 40;
 
-/// Peers of a share beyond which newcomers are turned away.
+/// Peers of a share beyond which a newcomer takes the place of one that is idle, or is turned away.
 pub const PEERS_MAX: usize = 64;
+
+/// A peer that asks for nothing so long after it came keeps its place from no newcomer. A fetch asks within a round trip
+/// and the writing of its part folder.
+pub const GUEST_BEGINS_WITHIN: Duration = Duration::from_secs(3);
+
+/// A peer that gave or took something may rest for so long: its downlink, its disk or its user may be slow.
+pub const GUEST_RESTS_MAX: Duration = Duration::from_secs(15);
 
 /// A full table is looked over this often for peers that are of no use. Less tears what may still become
 /// useful, more lets a swarm that lacks a piece wait longer for the seed that has joined.

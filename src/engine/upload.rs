@@ -427,6 +427,11 @@ impl Upload {
             .map_or(Time::default(), |queue| queue.last_taken)
     }
 
+    /// Whether the peer waits for pieces or is being served.
+    pub(super) fn is_active(&self, peer: PeerKey) -> bool {
+        self.queues.get(&peer).is_some_and(Queue::is_busy)
+    }
+
     pub(super) fn waiting_of(&self, peer: PeerKey) -> u32 {
         let waiting = |queue: &Queue| (queue.waiting.len() + queue.service.len()) as u32;
         self.queues.get(&peer).map_or(0, waiting)

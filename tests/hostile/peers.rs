@@ -20,6 +20,9 @@ const THOUSAND_MEMORY_MAX: usize = 256 * MIB;
 const THOUSAND: usize = 1_000;
 const ENOUGH: usize = 240;
 
+/// As many peers as a share takes.
+const STRANGERS: usize = shoal::engine::tuning::PEERS_MAX;
+
 /// What the seeder gives in a second: far below what any machine can.
 const RATE: usize = 4_000_000;
 
@@ -222,6 +225,36 @@ fn what_is_sent_and_never_read_costs_a_bounded_amount_of_memory() {
         assert!(cost <= most, "{what}: {cost} bytes");
     }
     scene.end();
+}
+
+#[test]
+fn a_fetch_finds_a_place_at_a_seeder_that_strangers_have_filled() {
+    let _turn = turn();
+    let place = Place::new();
+    let file = place.file("data.bin", MIB);
+    let (mut seeder, link) = seed(&place, "home", &file, &[]);
+    let victim = seeder.wait_for_type("listening")["addr"].clone();
+    let strangers: Vec<Rogue> = (0..STRANGERS).map(|_| Rogue::start("rogue/1")).collect();
+    let mut stays = Vec::new();
+    for rogue in &strangers {
+        stays.push(rogue.attack(victim.as_str().unwrap(), share_of(&link), Attack::Stay));
+        // One after the other: a node bears only so many handshakes at once.
+        seeder.wait_for_new("a stranger", |line| line["state"] == "connected");
+    }
+    let mut fetcher = fetch(
+        &place,
+        "home",
+        &link,
+        &place.path("out"),
+        &["--linger", "0"],
+    );
+    assert_eq!(fetcher.wait(), 0);
+    let displaced = || stays.iter().filter(|stay| stay.lasted().is_some()).count();
+    while displaced() == 0 {
+        assert!(stays[0].began.elapsed() < ENDED_WITHIN, "nobody made room");
+        pause();
+    }
+    assert_eq!(displaced(), 1, "one stranger made room");
 }
 
 #[test]

@@ -27,6 +27,8 @@ const REQUEST_MESSAGES: u32 = 2_000;
 pub enum Attack {
     /// Opens a session and says nothing.
     Silent,
+    /// Opens the share, and from then on only shows that it is alive.
+    Stay,
     /// Says hello, one byte each second.
     Dribble,
     /// Names itself with 10 kB.
@@ -133,6 +135,7 @@ async fn act(
                 say(control, &many).await?;
             }
         }
+        Attack::Stay => {}
         _ => loop {
             say(control, opened).await?;
         },
