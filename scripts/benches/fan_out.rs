@@ -80,7 +80,7 @@ fn one_run(lab: &Lab, input: &Path) -> Result<Run> {
     let mut secs = 0.0;
     for _ in fetchers {
         let left = LIMIT.saturating_sub(began.elapsed());
-        let at = all_done.recv_timeout(left)?;
+        let at = all_done.recv_timeout(left)?.at;
         secs = at.duration_since(began).as_secs_f64();
     }
     let mut cpu = cpu_of(seeder.0.id())? - cpu_before;

@@ -358,12 +358,13 @@ fn idle(lines: &[Value]) -> Vec<Row> {
 
 fn swarm(lines: &[Value]) {
     let names: Vec<String> = of_peers(lines, "ratio").into_keys().collect();
-    let mut head = "| scenario | last done / bound | copies sent by the seeders |".to_owned();
+    let mut head =
+        "| scenario | last done / bound | copies sent by the seeders | wasted |".to_owned();
     for name in &names {
         head += &format!(" {name} |");
     }
     say(&head);
-    say(&format!("|{}", "---|".repeat(3 + names.len())));
+    say(&format!("|{}", "---|".repeat(4 + names.len())));
     let mut scenarios: Vec<&Value> = lines.iter().map(|line| &line["scenario"]).collect();
     scenarios.dedup();
     for scenario in scenarios {
@@ -373,10 +374,11 @@ fn swarm(lines: &[Value]) {
             .filter_map(|run| Some(run["secs"].as_f64()? / run["bound"].as_f64()?))
             .collect();
         let mut row = format!(
-            "| {} | {:.3} | {:.2} |",
+            "| {} | {:.3} | {:.2} | {:.2} % |",
             scenario.as_str().unwrap_or_default(),
             median(&ratios),
-            median_of(&runs, "copies")
+            median_of(&runs, "copies"),
+            100.0 * median_of(&runs, "wasted")
         );
         let theirs = of_peers(&runs, "ratio");
         for name in &names {

@@ -50,6 +50,13 @@ pub(crate) fn seed(
     Ok((process, link.ok_or("a seeder ended early")?))
 }
 
+/// A fetcher has everything.
+pub(crate) struct Finished {
+    pub(crate) at: Instant,
+    /// Bytes of pieces that came and were not kept.
+    pub(crate) wasted: u64,
+}
+
 /// A fetcher that goes on to seed; `done` is told when it has everything.
 pub(crate) fn fetch(
     lab: &Lab,
@@ -57,7 +64,7 @@ pub(crate) fn fetch(
     link: &str,
     peers: &[String],
     folder: &Path,
-    done: Sender<Instant>,
+    done: Sender<Finished>,
 ) -> Result<Guard> {
     let mut command = shoal(lab, machine, folder);
     command
@@ -71,10 +78,14 @@ pub(crate) fn fetch(
     let stdout = process.0.stdout.take().ok_or("stdout is a pipe")?;
     std::thread::spawn(move || {
         for line in BufReader::new(stdout).lines() {
-            let line = line.unwrap_or_default();
-            if line.contains(r#""type":"done""#) {
+            let at = Instant::now();
+            let line: Value = serde_json::from_str(&line.unwrap_or_default()).unwrap_or_default();
+            if let ("done", Some(wasted)) = (
+                line["type"].as_str().unwrap_or_default(),
+                line["wasted"].as_u64(),
+            ) {
                 // Nobody waits any more: the run has failed.
-                let _ = done.send(Instant::now());
+                let _ = done.send(Finished { at, wasted });
             }
         }
     });

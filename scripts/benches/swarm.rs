@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 
 use crate::Result;
-use crate::fleet::{PORT, check_copies, fetch, seed};
+use crate::fleet::{Finished, PORT, check_copies, fetch, seed};
 use crate::lab::{Guard, Lab, write_noise};
 use crate::links::{Machine, Star};
 use crate::peers::Peers;
@@ -118,6 +118,8 @@ struct Run {
     bound: f64,
     /// What the seeders sent, in lengths of the file, headers included.
     copies: f64,
+    /// Bytes of pieces that fetchers received and did not keep, as part of those they kept.
+    wasted: f64,
     /// Part of all processors' time that was used.
     busy: f64,
     /// From the fault until goodput was above nine tenths of what the rest can give for good.
@@ -130,9 +132,9 @@ pub(crate) fn run(lab: &Lab, peers: &Peers, only: &str, runs: usize) -> Result<V
         "swarms on shaped links, {runs} runs, median (least-most)"
     ));
     say(
-        "| scenario | program | last done s | bound s | ratio | copies sent | goodput back after s | CPU busy |",
+        "| scenario | program | last done s | bound s | ratio | copies sent | wasted | goodput back after s | CPU busy |",
     );
-    say("|---|---|---|---|---|---|---|---|");
+    say("|---|---|---|---|---|---|---|---|---|");
     for scenario in SCENARIOS
         .iter()
         .filter(|scenario| scenario.name.contains(only))
@@ -147,7 +149,7 @@ pub(crate) fn run(lab: &Lab, peers: &Peers, only: &str, runs: usize) -> Result<V
         for _ in 0..runs {
             let run = valid_run(lab, scenario, &input)?;
             lines.push(json!({ "bench": "swarm", "scenario": scenario.name, "secs": run.secs, "bound": run.bound,
-                "copies": run.copies, "busy": run.busy, "back_secs": run.back_secs }));
+                "copies": run.copies, "wasted": run.wasted, "busy": run.busy, "back_secs": run.back_secs }));
             ours.push(run);
             for (name, results) in &mut others {
                 if let Some(result) = peers.run(
@@ -177,12 +179,13 @@ fn table(scenario: &Scenario, ours: &[Run], others: &[(&String, Vec<Value>)]) {
         spread(&back)
     };
     say(&format!(
-        "| {} | shoal | {} | {:.1} | {:.3} | {:.3} | {back} | {:.0} % |",
+        "| {} | shoal | {} | {:.1} | {:.3} | {:.3} | {:.2} % | {back} | {:.0} % |",
         scenario.name,
         spread(&of(|run| run.secs)),
         median(&of(|run| run.bound)),
         median(&of(|run| run.secs / run.bound)),
         median(&of(|run| run.copies)),
+        100.0 * median(&of(|run| run.wasted)),
         100.0 * median(&of(|run| run.busy)),
     ));
     for (name, results) in others {
@@ -193,7 +196,7 @@ fn table(scenario: &Scenario, ours: &[Run], others: &[(&String, Vec<Value>)]) {
                 .collect::<Vec<f64>>()
         };
         say(&format!(
-            "| | {name} | {} | {:.1} | {:.3} | - | - | - |",
+            "| | {name} | {} | {:.1} | {:.3} | - | - | - | - |",
             spread(&of("secs")),
             median(&of("bound")),
             median(&of("ratio"))
@@ -279,6 +282,7 @@ fn one_run(lab: &Lab, scenario: &Scenario, input: &Path) -> Result<Run> {
         secs: watched.secs,
         bound: scenario.bound(watched.hit),
         copies: sent as f64 / scenario.len(),
+        wasted: watched.wasted as f64 / (scenario.fetchers as f64 * scenario.len()),
         busy,
         back_secs: watched.back,
     })
@@ -287,6 +291,7 @@ fn one_run(lab: &Lab, scenario: &Scenario, input: &Path) -> Result<Run> {
 #[derive(Default)]
 struct Watched {
     secs: f64,
+    wasted: u64,
     hit: Option<f64>,
     back: Option<f64>,
 }
@@ -297,7 +302,7 @@ fn watch(
     (seeders, seeding): (&[Machine], &[Guard]),
     fetchers: &[Machine],
     began: Instant,
-    done: &Receiver<Instant>,
+    done: &Receiver<Finished>,
 ) -> Result<Watched> {
     let mut watched = Watched::default();
     let mut looks: Vec<(f64, u64)> = Vec::new();
@@ -307,9 +312,10 @@ fn watch(
     let rest = (uplinks as u64 * scenario.up) as f64;
     let mut finished = 0;
     while finished < fetchers.len() {
-        while let Ok(at) = done.try_recv() {
+        while let Ok(Finished { at, wasted }) = done.try_recv() {
             finished += 1;
             watched.secs = at.duration_since(began).as_secs_f64();
+            watched.wasted += wasted;
         }
         let now = began.elapsed().as_secs_f64();
         if now > PATIENCE * scenario.bound(None) {
