@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-use crate::support::{Outcome, Place, Process, noise, tree, turn};
+use crate::support::{Outcome, Place, Process, assert_same, noise, tree, turn};
 
 const MIB: usize = 1 << 20;
 
@@ -472,7 +472,7 @@ fn overwrite_replaces_files_that_differ_and_leaves_folders_and_strangers() {
     assert_eq!(names(&out.join("top")), ["a", "mine", "sub/b"]);
     for name in ["a", "sub/b"] {
         let (here, there) = (out.join("top").join(name), place.path("top").join(name));
-        assert_eq!(fs::read(here).unwrap(), fs::read(there).unwrap());
+        assert_same(here, there);
     }
     // A folder where a file belongs is somebody's work: never replaced.
     fs::remove_file(out.join("top/a")).unwrap();

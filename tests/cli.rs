@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::Path;
 
-use crate::support::{Outcome, Place, turn};
+use crate::support::{Outcome, Place, assert_same, turn};
 
 const MIB: usize = 1 << 20;
 
@@ -156,10 +156,7 @@ fn a_target_that_exists_and_differs_is_left_alone_unless_told() {
     }
     let outcome = fetch(&["--overwrite"]);
     assert_eq!(outcome.code, 0, "{outcome:?}");
-    assert_eq!(
-        fs::read(out.join("data.bin")).unwrap(),
-        fs::read(&file).unwrap()
-    );
+    assert_same(out.join("data.bin"), &file);
     // An identical target is adopted.
     let outcome = fetch(&[]);
     assert_eq!(

@@ -12,7 +12,7 @@ use serde_json::Value;
 
 use crate::support::lines::Schema;
 use crate::support::{
-    Outcome, PATIENCE, Place, Process, Unheard, fetch, pause, peer_of, seed, turn,
+    Outcome, PATIENCE, Place, Process, Unheard, assert_same, fetch, pause, peer_of, seed, turn,
 };
 
 const MIB: usize = 1 << 20;
@@ -522,10 +522,7 @@ fn flag_name_is_the_name_of_the_share_and_of_what_is_fetched() {
         place.path("out/both").to_str().unwrap()
     );
     for (name, file) in [("one", one), ("two", two)] {
-        assert_eq!(
-            fs::read(place.path("out/both").join(name)).unwrap(),
-            fs::read(file).unwrap()
-        );
+        assert_same(place.path("out/both").join(name), file);
     }
 }
 
@@ -797,9 +794,6 @@ fn streams_a_closed_pipe_is_no_error() {
             .args(&["fetch", &link, "--linger", "0", "-d", into]);
         let outcome = shoal.local().run_unheard(unheard);
         assert_eq!(outcome.code, 0, "{unheard:?}: {outcome:?}");
-        assert_eq!(
-            fs::read(place.path(into).join("data.bin")).unwrap(),
-            fs::read(&file).unwrap()
-        );
+        assert_same(place.path(into).join("data.bin"), &file);
     }
 }

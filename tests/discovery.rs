@@ -2,14 +2,13 @@
 //!
 //! What needs more than loopback runs in network namespaces, as root; elsewhere those tests are skipped and say so.
 
-use std::fs;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
 use crate::support::net::{Namespace, Net};
-use crate::support::{Place, Process, turn};
+use crate::support::{Place, Process, assert_same, turn};
 
 const MIB: usize = 1 << 20;
 
@@ -39,7 +38,7 @@ pub fn share_of(seeder: &mut Process) -> String {
 pub fn assert_fetched(fetcher: &mut Process, into: &Path, file: &Path) {
     assert_eq!(fetcher.wait(), 0, "{:?}", fetcher.seen.last());
     let name = file.file_name().unwrap();
-    assert!(fs::read(into.join(name)).unwrap() == fs::read(file).unwrap());
+    assert_same(into.join(name), file);
 }
 
 /// When the first byte was here, by the lines of progress.

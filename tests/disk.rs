@@ -5,7 +5,7 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use crate::support::disk::Disk;
-use crate::support::{Place, fetch, seed, skip, turn};
+use crate::support::{Place, assert_same, fetch, seed, skip, turn};
 
 const MIB: usize = 1 << 20;
 
@@ -85,10 +85,7 @@ fn check_filled_up(place: &Place, disk: &Disk) {
         downloaded < 32 * MIB * 9 / 10,
         "{downloaded} bytes received again"
     );
-    assert_eq!(
-        fs::read(target.join("data.bin")).unwrap(),
-        fs::read(&file).unwrap()
-    );
+    assert_same(target.join("data.bin"), &file);
 }
 
 /// What strace says of one fetch: `d` for data or record brought to the disk, `u` for the record removed, in order.

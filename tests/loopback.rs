@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 
 use crate::support::liar::Liar;
-use crate::support::{Place, Process, fetch, peer_of, seed, tree, turn};
+use crate::support::{Place, Process, assert_same, fetch, peer_of, seed, tree, turn};
 
 const MIB: usize = 1 << 20;
 
@@ -78,10 +78,7 @@ fn stdout_of_a_fetch_is_the_path_and_nothing_else() {
         "{}",
         outcome.stderr
     );
-    assert_eq!(
-        fs::read(place.path("in/one file.bin")).unwrap(),
-        fs::read(file).unwrap()
-    );
+    assert_same(place.path("in/one file.bin"), file);
 }
 
 #[test]
@@ -115,10 +112,7 @@ fn a_killed_seeder_is_rerouted_at_once_and_nothing_is_received_twice() {
     // What was in flight from the killed peer is at most its window.
     assert!(done["wasted"].as_u64().unwrap() <= 8 * MIB as u64, "{done}");
     assert_eq!(done["peers"], 2);
-    assert_eq!(
-        fs::read(place.path("out/data.bin")).unwrap(),
-        fs::read(file).unwrap()
-    );
+    assert_same(place.path("out/data.bin"), file);
 }
 
 #[test]
@@ -149,10 +143,7 @@ fn a_stopped_seeder_is_rerouted_within_seconds() {
         at - stopped
     );
     done(&mut fetcher);
-    assert_eq!(
-        fs::read(place.path("out/data.bin")).unwrap(),
-        fs::read(file).unwrap()
-    );
+    assert_same(place.path("out/data.bin"), file);
 }
 
 #[test]
@@ -186,10 +177,7 @@ fn a_killed_fetcher_resumes_and_receives_only_what_was_missing() {
             received <= len as f64 - told,
             "kept {told} and received {received} again at {part}"
         );
-        assert_eq!(
-            fs::read(out.join("data.bin")).unwrap(),
-            fs::read(&file).unwrap()
-        );
+        assert_same(out.join("data.bin"), &file);
         assert_eq!(
             fs::read_dir(&out).unwrap().count(),
             1,
@@ -225,10 +213,7 @@ fn a_seeder_that_dies_too_early_stalls_the_fetch_and_its_return_finishes_it() {
         done["downloaded"].as_u64().unwrap() < 30 * MIB as u64,
         "it resumed: {done}"
     );
-    assert_eq!(
-        fs::read(out.join("data.bin")).unwrap(),
-        fs::read(file).unwrap()
-    );
+    assert_same(out.join("data.bin"), file);
 }
 
 #[test]
@@ -261,10 +246,7 @@ fn five_processes_of_one_home_are_one_swarm() {
     for (fetcher, out) in fetchers.iter_mut().zip(&outs) {
         let done = done(fetcher);
         assert!(done["peers"].as_u64().unwrap() >= 2, "several gave: {done}");
-        assert_eq!(
-            fs::read(out.join("data.bin")).unwrap(),
-            fs::read(&file).unwrap()
-        );
+        assert_same(out.join("data.bin"), &file);
     }
 }
 
@@ -301,10 +283,7 @@ fn a_bare_id_is_found_through_one_other_node() {
     });
     for (fetcher, out) in fetchers.iter_mut().zip(&outs) {
         done(fetcher);
-        assert_eq!(
-            fs::read(out.join("data.bin")).unwrap(),
-            fs::read(&file).unwrap()
-        );
+        assert_same(out.join("data.bin"), &file);
     }
 }
 
@@ -324,10 +303,7 @@ fn a_liar_is_dropped_and_named_and_the_result_is_correct() {
         done["wasted"].as_u64().unwrap() > 0,
         "the bad piece was not kept: {done}"
     );
-    assert_eq!(
-        fs::read(place.path("out/data.bin")).unwrap(),
-        fs::read(file).unwrap()
-    );
+    assert_same(place.path("out/data.bin"), file);
 }
 
 #[test]
@@ -352,10 +328,7 @@ fn a_file_that_changes_under_the_seeder_is_withdrawn_and_the_rest_is_served() {
         "no wrong byte was sent"
     );
     // The file that did not change is complete under its final name, the other has none.
-    assert_eq!(
-        fs::read(out.join("set/steady.bin")).unwrap(),
-        fs::read(steady).unwrap()
-    );
+    assert_same(out.join("set/steady.bin"), steady);
     assert!(!out.join("set/moving.bin").exists());
     seeder.signal("INT");
     assert_eq!(seeder.wait(), 130, "the seeder is alive and well");

@@ -6,7 +6,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use crate::support::{Outcome, Place, Process, skip, turn};
+use crate::support::{Outcome, Place, Process, assert_same, skip, turn};
 
 const MIB: usize = 1 << 20;
 
@@ -34,7 +34,7 @@ fn fetch(place: &Place, share: &str, into: &str, file: &Path, flags: &[&str]) {
     let mut fetcher = shoal.local().args(&flags).spawn_json();
     assert_eq!(fetcher.wait(), 0, "{:?}", fetcher.seen.last());
     let name = file.file_name().unwrap();
-    assert!(fs::read(folder.join(name)).unwrap() == fs::read(file).unwrap());
+    assert_same(folder.join(name), file);
 }
 
 fn state_of(place: &Place, home: &str) -> PathBuf {
@@ -190,7 +190,7 @@ fn a_home_on_a_read_only_file_system_harms_no_transfer() {
     for into in ["empty", "full"] {
         let outcome = fetch_through(&place, read_only(), &share, into, &flags);
         assert_eq!(outcome.code, 0, "{}", outcome.stderr);
-        assert!(fs::read(place.path(into).join("data.bin")).unwrap() == fs::read(&file).unwrap());
+        assert_same(place.path(into).join("data.bin"), &file);
         if into == "empty" {
             assert!(
                 fs::read_dir(&home).unwrap().next().is_none(),
@@ -230,7 +230,7 @@ fn a_file_system_without_locks_harms_no_transfer() {
     no_locks.arg("-P").arg(&state).arg("-o").arg(&trace);
     let outcome = fetch_through(&place, no_locks, &share, "no-locks", &flags);
     assert_eq!(outcome.code, 0, "{}", outcome.stderr);
-    assert!(fs::read(place.path("no-locks").join("data.bin")).unwrap() == fs::read(&file).unwrap());
+    assert_same(place.path("no-locks").join("data.bin"), &file);
     let trace = fs::read_to_string(trace).unwrap();
     assert!(trace.contains("ENOLCK"), "no lock was asked for: {trace}");
 }

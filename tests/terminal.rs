@@ -6,7 +6,7 @@
 use std::path::{Path, PathBuf};
 
 use crate::support::terminal::Terminal;
-use crate::support::{Place, Process, fetch, seed, turn};
+use crate::support::{Place, Process, assert_same, fetch, seed, turn};
 
 const MIB: usize = 1 << 20;
 const CTRL_C: u8 = 3;
@@ -117,10 +117,7 @@ fn a_fetch_shows_phase_percent_map_time_left_and_a_lane_for_each_peer() {
             "the view is gone: {lines:#?}"
         );
         terminal.check_left_clean();
-        assert_eq!(
-            std::fs::read(out.join("data.bin")).unwrap(),
-            std::fs::read(&file).unwrap()
-        );
+        assert_same(out.join("data.bin"), &file);
     }
 }
 

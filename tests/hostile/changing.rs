@@ -6,7 +6,7 @@ use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, SystemTime};
 
-use crate::support::{Place, fetch, seed, turn};
+use crate::support::{Place, assert_same, fetch, seed, turn};
 
 const MIB: usize = 1 << 20;
 
@@ -51,10 +51,7 @@ fn files_that_change_under_the_seeder_are_withdrawn_and_named_and_all_others_are
         fetcher.all("reroute").iter().copied().find(is_corrupt),
         None
     );
-    assert_eq!(
-        fs::read(out.join("set/steady.bin")).unwrap(),
-        fs::read(steady).unwrap()
-    );
+    assert_same(out.join("set/steady.bin"), steady);
     seeder.signal("INT");
     assert_eq!(seeder.wait(), 130, "the seeder is alive and well");
     let withdrawn = seeder.all("withdrawn");

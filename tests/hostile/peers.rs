@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use super::share_of;
 use crate::support::rogue::{Attack, Flood, Rogue, Trap, half_handshakes};
-use crate::support::{Place, Process, fetch, pause, seed, turn};
+use crate::support::{Place, Process, assert_same, fetch, pause, seed, turn};
 
 const MIB: usize = 1 << 20;
 
@@ -131,9 +131,7 @@ impl Scene {
     /// The honest peer gets everything, and the seeder is well.
     fn end(mut self) {
         assert_eq!(self.fetcher.wait(), 0);
-        let (fetched, source) = ("out/data.bin", "data.bin");
-        let bytes = |path| fs::read(self.place.path(path)).unwrap();
-        assert!(bytes(fetched) == bytes(source), "every byte is there");
+        assert_same(self.place.path("out/data.bin"), self.place.path("data.bin"));
         self.seeder.signal("INT");
         assert_eq!(self.seeder.wait(), 130, "the seeder is alive and well");
     }
@@ -291,8 +289,5 @@ fn a_fetch_bears_every_kind_of_hostile_source_at_little_cost() {
     );
     assert!(cost <= 96 * MIB + traps.len() * MEMORY_MAX, "{cost} bytes");
     assert_eq!(fetcher.wait(), 0);
-    assert_eq!(
-        fs::read(place.path("out/data.bin")).unwrap(),
-        fs::read(file).unwrap()
-    );
+    assert_same(place.path("out/data.bin"), file);
 }

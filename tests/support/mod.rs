@@ -447,6 +447,14 @@ pub fn pause() {
     std::thread::sleep(Duration::from_millis(10));
 }
 
+/// Fails unless both files have the same bytes, without printing them.
+#[track_caller]
+pub fn assert_same(one: impl AsRef<Path>, other: impl AsRef<Path>) {
+    let (one, other) = (one.as_ref(), other.as_ref());
+    let same = fs::read(one).unwrap() == fs::read(other).unwrap();
+    assert!(same, "{} differs from {}", one.display(), other.display());
+}
+
 /// Everything below a folder: path, kind, executable bit, bytes.
 pub fn tree(folder: &Path) -> Vec<(String, char, bool, Vec<u8>)> {
     use std::os::unix::fs::PermissionsExt;
