@@ -244,7 +244,7 @@ impl Transfer {
             return;
         };
         let is_able = !state.download.is_suspect() && state.download.has_room_for_suggestion(len);
-        let is_second_choice = state.download.is_on_probation() && self.has_better(now, piece);
+        let is_second_choice = self.has_better(now, state, piece);
         if !is_able || is_second_choice || self.sequential {
             return;
         }
@@ -322,20 +322,23 @@ impl Transfer {
         } else {
             self.pieces.pick_rarest(&state.holdings, &mut self.random)
         }?;
-        if state.download.is_on_probation()
-            && (state.download.relied_count() > 0 || self.has_better(now, piece))
-        {
-            return None;
-        }
-        Some(piece)
+        let has_enough = state.download.is_on_probation() && state.download.relied_count() > 0;
+        (!has_enough && !self.has_better(now, state, piece)).then_some(piece)
     }
 
-    /// Whether a peer that is neither silent nor slow holds `piece`.
-    fn has_better(&self, now: Time, piece: PieceIndex) -> bool {
-        self.peers.values().any(|state| {
-            let is_good = !state.download.is_suspect() && !state.download.is_snubbed(now);
-            is_good && state.holdings.contains(piece)
-        })
+    /// Whether a peer that is less of a suspect than this one holds `piece`. Of two that are as bad neither is left to the
+    /// other: the piece would be asked of nobody.
+    fn has_better(&self, now: Time, than: &Peer, piece: PieceIndex) -> bool {
+        let badness = |state: &Peer| {
+            let download = &state.download;
+            (download.is_on_probation(), download.is_snubbed(now))
+        };
+        let most = badness(than);
+        than.download.is_on_probation()
+            && self.peers.values().any(|state| {
+                let is_better = !state.download.is_suspect() && badness(state) < most;
+                is_better && state.holdings.contains(piece)
+            })
     }
 
     /// Idle peers take over what would come much later elsewhere: a request still waiting is moved, a
@@ -450,8 +453,7 @@ impl Transfer {
                 .download
                 .time_for_new(now, self.geometry.len_of(late.piece));
             let gain = late.left.saturating_sub(here);
-            let is_worth =
-                late.left >= here * tuning::STEAL_FACTOR && gain >= tuning::STEAL_GAIN_MIN;
+            let is_worth = late.left >= here * tuning::STEAL_FACTOR && gain >= tuning::STEAL_GAIN_MIN;
             is_worth.then_some(gain)
         };
         late.iter()
@@ -503,5 +505,62 @@ impl Transfer {
         for piece in pieces {
             self.reroutes.asked(now, piece, peer);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rand::SeedableRng;
+
+    use super::*;
+    use crate::content::{Bitfield, Geometry};
+    use crate::engine::{Input, Random, TransferConfig};
+
+    const SLOW: [PeerKey; 2] = [PeerKey(1), PeerKey(2)];
+    const GOOD: PeerKey = PeerKey(3);
+    const START: Time = Time::from_start(Duration::ZERO);
+
+    /// Who is asked for the only piece when `others` and two peers that were snubbed once hold it. The spans of the two have
+    /// ended, but neither has sent a whole piece since.
+    fn asked(others: &[PeerKey]) -> Vec<PeerKey> {
+        let config = TransferConfig {
+            geometry: Geometry::new(1 << 16, &[1 << 16]).expect("allowed"),
+            held: Bitfield::new(1),
+            wanted: None,
+            sequential: false,
+            random: Random::seed_from_u64(1),
+        };
+        let mut transfer = Transfer::new(START, config);
+        for peer in SLOW.iter().chain(others).copied() {
+            transfer.handle(START, Input::PeerUp { peer, near: false });
+        }
+        for peer in SLOW {
+            let state = transfer.peers.get_mut(&peer).expect("it is up");
+            state.download.snub(START);
+        }
+        let later = START + tuning::SNUB_SPAN;
+        for peer in others.iter().chain(&SLOW).copied() {
+            let message = ShareMessage::HaveAll;
+            transfer.handle(later, Input::Message { peer, message });
+        }
+        let outputs = std::iter::from_fn(|| transfer.poll_output());
+        let asked = outputs.filter_map(|output| match output {
+            Output::Send {
+                peer,
+                message: ShareMessage::Request { .. },
+            } => Some(peer),
+            _ => None,
+        });
+        asked.collect()
+    }
+
+    #[test]
+    fn a_piece_that_only_slow_peers_hold_is_asked_of_one_of_them() {
+        assert_eq!(asked(&[]).len(), 1);
+    }
+
+    #[test]
+    fn slow_peers_leave_a_piece_to_a_good_one() {
+        assert_eq!(asked(&[GOOD]), [GOOD]);
     }
 }
