@@ -409,6 +409,15 @@ impl Transfer {
         late
     }
 
+    /// What moving a piece has to gain at least.
+    fn gain_min(&self) -> Duration {
+        if self.pieces.is_all_asked() {
+            tuning::STEAL_GAIN_LAST
+        } else {
+            tuning::STEAL_GAIN_MIN
+        }
+    }
+
     fn late_request(
         &self,
         now: Time,
@@ -420,7 +429,7 @@ impl Transfer {
             Progress::Waits { left } => (left, true),
             Progress::Arrives { left } => (left, false),
         };
-        if left < tuning::STEAL_GAIN_MIN {
+        if left < self.gain_min() {
             return None;
         }
         if let Some(other) = self.also_asked(piece, peer) {
@@ -429,7 +438,7 @@ impl Transfer {
                 Some(Progress::Waits { left } | Progress::Arrives { left }) => left,
                 None => Duration::ZERO,
             };
-            if sooner > left || sooner < tuning::STEAL_GAIN_MIN {
+            if sooner > left || sooner < self.gain_min() {
                 return None;
             }
             (left, is_let_go) = (sooner, true);
@@ -453,7 +462,7 @@ impl Transfer {
                 .download
                 .time_for_new(now, self.geometry.len_of(late.piece));
             let gain = late.left.saturating_sub(here);
-            let is_worth = late.left >= here * tuning::STEAL_FACTOR && gain >= tuning::STEAL_GAIN_MIN;
+            let is_worth = late.left >= here * tuning::STEAL_FACTOR && gain >= self.gain_min();
             is_worth.then_some(gain)
         };
         late.iter()

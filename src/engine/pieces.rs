@@ -163,6 +163,11 @@ impl Pieces {
 
     // -- states -----------------------------------------------------------------------------------
 
+    /// Whether nothing is left to ask for: every wanted piece is held, or asked of somebody.
+    pub(super) fn is_all_asked(&self) -> bool {
+        self.order.is_empty()
+    }
+
     /// Records that `peer` is asked; false when it cannot be (held, being checked, asked of two).
     pub(super) fn ask(&mut self, piece: PieceIndex, peer: PeerKey) -> bool {
         let next = match self.state(piece) {
