@@ -23,11 +23,7 @@ impl Transfer {
         }
         self.turnover_at = now + tuning::TURNOVER_EVERY;
         let is_useless = |(peer, state): &(&PeerKey, &Peer)| {
-            let useful_at = state
-                .download
-                .last_arrival()
-                .max(self.upload.taken_at(**peer));
-            now.duration_since(useful_at) >= tuning::USELESS_AFTER
+            now.duration_since(self.useful_at(**peer, state)) >= tuning::USELESS_AFTER
         };
         let useless = self.peers.iter().filter(is_useless).map(|(peer, _)| *peer);
         let useless: Vec<PeerKey> = useless.take(tuning::TURNOVER_PEERS_MAX).collect();
@@ -41,6 +37,12 @@ impl Transfer {
         for peer in useless {
             self.part(now, peer, Parting::Full);
         }
+    }
+
+    /// When the peer last gave or took something, or else when it was met.
+    fn useful_at(&self, peer: PeerKey, state: &Peer) -> Time {
+        let given_at = state.download.last_arrival();
+        given_at.max(self.upload.taken_at(peer))
     }
 
     /// Whether there is a place for one more peer; the guest that has been idle for longest gives up its own.
@@ -61,10 +63,7 @@ impl Transfer {
                 true => tuning::GUEST_RESTS_MAX,
                 false => tuning::GUEST_BEGINS_WITHIN,
             };
-            let since = self
-                .upload
-                .taken_at(*peer)
-                .max(state.download.last_arrival());
+            let since = self.useful_at(*peer, state);
             (now.duration_since(since) >= patience).then_some((since, *peer))
         };
         let Some((_, idle)) = self.peers.iter().filter_map(idle_since).min() else {
@@ -131,6 +130,20 @@ mod tests {
             parted(full_seed(5), tuning::GUEST_BEGINS_WITHIN),
             [PeerKey(5)]
         );
+    }
+
+    #[test]
+    fn who_took_something_may_rest_for_longer() {
+        for (waited, expected) in [
+            (tuning::GUEST_BEGINS_WITHIN, NEWCOMER),
+            (tuning::GUEST_RESTS_MAX, PeerKey(0)),
+        ] {
+            let mut transfer = full_seed(0);
+            for peer in (0..GUESTS).map(PeerKey) {
+                transfer.upload.on_sent(START, peer, 1);
+            }
+            assert_eq!(parted(transfer, waited), [expected], "{waited:?}");
+        }
     }
 
     #[test]
