@@ -12,7 +12,7 @@ use libp2p::{PeerId, StreamProtocol, identify, kad, mdns};
 
 use super::NetworkConfig;
 use super::provider_store::{PROVIDER_TTL, ProviderStore};
-use super::streams;
+use super::{streams, transport};
 
 /// Our own Kademlia: nodes of other networks never enter the table.
 pub(super) const KAD_PROTOCOL: StreamProtocol = StreamProtocol::new("/shoal/kad/1");
@@ -23,11 +23,17 @@ pub(super) const IDENTIFY_PROTOCOL: &str = "/shoal/1";
 /// Characters of the agent string sent: an identify message holds 4,096 bytes in all.
 const AGENT_LEN_MAX: usize = 64;
 
-/// Handshakes under way, inbound and outbound: each costs a key exchange.
-const PENDING_MAX: u32 = 64;
+/// Handshakes under way that we began: each costs a key exchange.
+const DIALS_MAX: u32 = 64;
 
-/// Connections that others begin: a table of 40 peers per share, Kademlia's neighbours, and room for newcomers.
+/// The same of others. The transport bounds them; those it has given up are counted for a moment more.
+const ACCEPTS_MAX: u32 = transport::HANDSHAKES_MAX as u32 + 16;
+
+/// Connections that others begin: a table of 40 peers per share, Kademlia's neighbours, and room for newcomers. Beyond
+/// [`streams::CROWD`] others make room for them, and are counted until they are closed.
 const INBOUND_MAX: u32 = 256;
+
+const _: () = assert!(streams::CROWD + 16 <= INBOUND_MAX as usize);
 
 /// Connections in all: what strangers fill leaves room for those that we begin.
 const ESTABLISHED_MAX: u32 = INBOUND_MAX + 64;
@@ -69,8 +75,8 @@ impl Behaviour {
         Self {
             limits: connection_limits::Behaviour::new(
                 ConnectionLimits::default()
-                    .with_max_pending_incoming(Some(PENDING_MAX))
-                    .with_max_pending_outgoing(Some(PENDING_MAX))
+                    .with_max_pending_incoming(Some(ACCEPTS_MAX))
+                    .with_max_pending_outgoing(Some(DIALS_MAX))
                     .with_max_established_incoming(Some(INBOUND_MAX))
                     .with_max_established(Some(ESTABLISHED_MAX))
                     .with_max_established_per_peer(Some(PER_PEER_MAX)),

@@ -6,6 +6,7 @@
 
 mod addresses;
 mod behaviour;
+mod crowd;
 mod dial_error;
 mod dialling;
 mod discovery;
@@ -22,6 +23,7 @@ pub(crate) mod tests;
 
 use std::fmt;
 use std::io;
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures::future::{Either, select};
@@ -116,11 +118,17 @@ pub struct SessionStreams {
     pub opened_by_us: bool,
     /// Where the peer is: the dialled address, or where its connection came from. Without `/p2p/`.
     pub remote_address: Multiaddr,
+    /// To be kept for as long as the session goes on.
+    pub in_use: InUse,
     /// Messages.
     pub control: PeerStream,
     /// Piece bytes.
     pub data: PeerStream,
 }
+
+/// Held by a session while it goes on: of a node that is full, connections that carry none make room for others.
+#[derive(Debug)]
+pub struct InUse(#[expect(dead_code, reason = "held to be counted")] Arc<()>);
 
 /// Which local means found a peer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

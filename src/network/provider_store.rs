@@ -18,6 +18,7 @@ use rand::rngs::StdRng;
 use rand::seq::{IndexedRandom, SliceRandom};
 
 use super::addresses::{ADDRESSES_PER_PEER_MAX, Carrier, endpoint, multiaddr};
+use super::crowd;
 
 /// How long an announcement is believed. Announcers repeat it every 20 minutes, so two may get lost.
 pub(super) const PROVIDER_TTL: Duration = Duration::from_secs(60 * 60);
@@ -411,24 +412,20 @@ fn decrement<K: std::hash::Hash + Eq>(counts: &mut HashMap<K, u32>, key: &K) {
     }
 }
 
-/// The /24 or /48 of a public address.
+/// The subnet of a public address.
 fn prefix_of(ip: IpAddr) -> Prefix {
-    match ip.to_canonical() {
+    let is_local = match ip.to_canonical() {
         IpAddr::V4(ip) => {
-            let local =
-                ip.is_loopback() || ip.is_private() || ip.is_link_local() || ip.is_unspecified();
-            let [a, b, c, _] = ip.octets();
-            (!local).then(|| IpAddr::from([a, b, c, 0]))
+            ip.is_loopback() || ip.is_private() || ip.is_link_local() || ip.is_unspecified()
         }
         IpAddr::V6(ip) => {
-            let local = ip.is_loopback()
+            ip.is_loopback()
                 || ip.is_unique_local()
                 || ip.is_unicast_link_local()
-                || ip.is_unspecified();
-            let [a, b, c, ..] = ip.segments();
-            (!local).then(|| IpAddr::from([a, b, c, 0, 0, 0, 0, 0]))
+                || ip.is_unspecified()
         }
-    }
+    };
+    (!is_local).then(|| crowd::subnet(ip))
 }
 
 #[cfg(test)]

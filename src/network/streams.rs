@@ -6,16 +6,17 @@
 mod handler;
 
 use std::collections::{HashMap, VecDeque};
+use std::net::Ipv6Addr;
 use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use libp2p::core::transport::PortUse;
 use libp2p::core::{ConnectedPoint, Endpoint};
 use libp2p::multiaddr::Protocol;
 use libp2p::swarm::{
-    ConnectionClosed, ConnectionDenied, ConnectionId, FromSwarm, NetworkBehaviour, NotifyHandler,
-    Stream, THandlerInEvent, THandlerOutEvent, ToSwarm,
+    CloseConnection, ConnectionClosed, ConnectionDenied, ConnectionId, FromSwarm, NetworkBehaviour,
+    NotifyHandler, Stream, THandlerInEvent, THandlerOutEvent, ToSwarm,
 };
 use libp2p::{Multiaddr, PeerId};
 use tokio::sync::Semaphore;
@@ -27,13 +28,19 @@ use handler::{FromHandler, Handler, Open};
 
 use super::addresses::{self, AddressBook};
 use super::dial_error::DialFailure;
-use super::{ConnectionKey, SessionStreams};
+use super::{ConnectionKey, InUse, SessionStreams, crowd};
 
 /// Negotiation, token and answer of one stream. Less loses slow paths, more holds a caller; equal to a dial.
 pub(super) const OPEN_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Inbound sessions that are accepted but not yet taken by the application, over all connections.
 const INBOUND_MAX: usize = 32;
+
+/// Connections that others began; beyond, those without a session make room for newcomers.
+pub(super) const CROWD: usize = 240;
+
+/// A connection without a session is left alone for so long: its first one, or a question, is on its way.
+pub(super) const BEGINS_WITHIN: Duration = Duration::from_secs(2);
 
 /// A session a peer opened, and its place in the inbound queue, which frees on drop.
 #[derive(Debug)]
@@ -64,6 +71,17 @@ struct Connection {
     /// Bare.
     address: Multiaddr,
     relayed: bool,
+    since: Instant,
+    /// It makes room for another.
+    is_closing: bool,
+    /// Held by each of its sessions as well.
+    in_use: Arc<()>,
+}
+
+impl Connection {
+    fn carries_a_session(&self) -> bool {
+        Arc::strong_count(&self.in_use) > 1
+    }
 }
 
 /// The behaviour; see the file header. Its methods take effect when the swarm is polled next.
@@ -161,9 +179,42 @@ impl Behaviour {
             dialled_by_us: endpoint.is_dialer(),
             relayed: address.iter().any(|part| part == Protocol::P2pCircuit),
             address,
+            since: Instant::now(),
+            is_closing: false,
+            in_use: Arc::default(),
         };
         self.connections.insert(id, connection);
         self.by_peer.entry(peer).or_default().push(id);
+    }
+
+    /// Closes connections that are of no use where one more would be too many.
+    fn make_room(&mut self, now: Instant) {
+        let by_others =
+            |connection: &&Connection| !connection.dialled_by_us && !connection.is_closing;
+        let count = self.connections.values().filter(by_others).count();
+        for _ in CROWD..=count {
+            let spare = self.connections.iter().filter(|(_, connection)| {
+                by_others(connection)
+                    && !connection.carries_a_session()
+                    && now.duration_since(connection.since) >= BEGINS_WITHIN
+            });
+            let spare = spare.map(|(id, connection)| {
+                let socket = addresses::socket_address(&connection.address);
+                let ip = socket.map_or(Ipv6Addr::UNSPECIFIED.into(), |socket| socket.ip());
+                (ip, (connection.key, *id))
+            });
+            let Some((_, id)) = crowd::gives_way(spare) else {
+                return;
+            };
+            if let Some(connection) = self.connections.get_mut(&id) {
+                tracing::debug!(peer = %connection.peer, "a connection makes room for others");
+                connection.is_closing = true;
+                self.queue.push_back(ToSwarm::CloseConnection {
+                    peer_id: connection.peer,
+                    connection: CloseConnection::One(id),
+                });
+            }
+        }
     }
 
     fn on_closed(&mut self, id: ConnectionId, peer: PeerId) {
@@ -201,6 +252,7 @@ impl Behaviour {
             dialled_by_us: connection.dialled_by_us,
             opened_by_us,
             remote_address: connection.address.clone(),
+            in_use: InUse(Arc::clone(&connection.in_use)),
             control: control.compat(),
             data: data.compat(),
         })
@@ -225,6 +277,17 @@ impl NetworkBehaviour for Behaviour {
             known.retain(|address| !addresses::is_quic(address));
         }
         Ok(known)
+    }
+
+    fn handle_pending_inbound_connection(
+        &mut self,
+        _: ConnectionId,
+        _: &Multiaddr,
+        _: &Multiaddr,
+    ) -> Result<(), ConnectionDenied> {
+        // Before the handshake: at its end the limits are asked.
+        self.make_room(Instant::now());
+        Ok(())
     }
 
     fn handle_established_inbound_connection(

@@ -20,6 +20,9 @@ const THOUSAND_MEMORY_MAX: usize = 256 * MIB;
 const THOUSAND: usize = 1_000;
 const ENOUGH: usize = 240;
 
+/// As many as a node takes.
+const ALL: usize = 256;
+
 /// As many peers as a share takes.
 const STRANGERS: usize = shoal::engine::tuning::PEERS_MAX;
 
@@ -143,6 +146,7 @@ fn a_seeder_bears_every_kind_of_hostile_peer_at_little_cost() {
     // Those that the protocol has ended.
     let ended = [
         Attack::Silent,
+        Attack::Loiter,
         Attack::Dribble,
         Attack::LongAgent,
         Attack::Unasked,
@@ -253,6 +257,22 @@ fn a_fetch_finds_a_place_at_a_seeder_that_strangers_have_filled() {
         pause();
     }
     assert_eq!(displaced(), 1, "one stranger made room");
+}
+
+#[test]
+fn a_fetch_finds_a_place_at_a_node_all_of_whose_connections_strangers_hold() {
+    let _turn = turn();
+    let place = Place::new();
+    let file = place.file("data.bin", MIB);
+    let (mut seeder, link) = seed(&place, "home", &file, &[]);
+    let victim = seeder.wait_for_type("listening")["addr"].clone();
+    let flood = Flood::hold(victim.as_str().unwrap(), ALL, ALL);
+    let out = place.path("out");
+    // Of another user: else the seeder would find and dial it.
+    let mut fetcher = fetch(&place, "other", &link, &out, &["--linger", "0"]);
+    assert_eq!(fetcher.wait(), 0);
+    assert!(flood.alive.load(Ordering::Relaxed) > 0, "they all had left");
+    assert_same(place.path("out/data.bin"), file);
 }
 
 #[test]

@@ -4,6 +4,7 @@
 //! TCP, from the socket up: `tcp` (options, read buffer), `security` (TLS or noise), `tls`, `muxer` (yamux). QUIC brings all
 //! of that itself.
 
+mod handshakes;
 mod muxer;
 mod quic;
 mod security;
@@ -13,7 +14,7 @@ mod tls;
 use std::io;
 use std::net::{SocketAddr, TcpListener, UdpSocket};
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use futures::future::BoxFuture;
@@ -26,10 +27,12 @@ use libp2p::swarm::derive_prelude::Either;
 use libp2p::{Multiaddr, PeerId};
 use socket2::{Domain, Protocol, Socket, Type};
 
+pub(super) use handshakes::HANDSHAKES_MAX;
 pub(super) use quic::QUIC_HANDSHAKE_MAX;
 
 use super::addresses;
 use super::identity::Keypair;
+use handshakes::Handshakes;
 use security::Security;
 use tcp::Tcp;
 
@@ -53,16 +56,18 @@ pub(super) fn build(identity: &Keypair) -> io::Result<Boxed<Connected>> {
         .map(|connected, _| connected.into_inner())
         .map_err(|error: Either<io::Error, io::Error>| error.into_inner())
         .boxed();
-    Ok(Bounded { inner }.boxed())
+    let handshakes = Handshakes::default();
+    Ok(Bounded { inner, handshakes }.boxed())
 }
 
 /// Our rules over any transport: dials use a new port, are refused when the address cannot mean a peer, and like
-/// accepted connections end after [`SETUP_TIMEOUT`] with an error of kind `TimedOut`.
+/// accepted connections, of which only so many are set up at once, end after [`SETUP_TIMEOUT`] with an error of kind `TimedOut`.
 ///
 /// The new port matters for Kademlia's own dials as well, which ask to reuse the listening one: two nodes that dial each
 /// other from their listening ports meet in one TCP connection with two dialling ends, and the handshake fails.
 struct Bounded<T> {
     inner: T,
+    handshakes: Handshakes,
 }
 
 impl<T> Transport for Bounded<T>
@@ -110,9 +115,13 @@ where
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<TransportEvent<Self::ListenerUpgrade, Self::Error>> {
-        Pin::new(&mut self.inner)
-            .poll(cx)
-            .map(|event| event.map_upgrade(within_setup_timeout))
+        let event = ready!(Pin::new(&mut self.inner).poll(cx));
+        let from = match &event {
+            TransportEvent::Incoming { send_back_addr, .. } => send_back_addr.clone(),
+            _ => Multiaddr::empty(),
+        };
+        let counted = |setup| within_setup_timeout(self.handshakes.begin(&from, setup));
+        Poll::Ready(event.map_upgrade(counted))
     }
 }
 

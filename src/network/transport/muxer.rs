@@ -14,12 +14,14 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll, Waker, ready};
+use std::time::Duration;
 
 use futures::future::{self, Ready};
 use futures::task::AtomicWaker;
 use futures::{AsyncRead, AsyncWrite};
 use libp2p::core::muxing::{StreamMuxer, StreamMuxerEvent};
 use libp2p::core::upgrade::{InboundConnectionUpgrade, OutboundConnectionUpgrade, UpgradeInfo};
+use tokio::time::{Sleep, sleep};
 use yamux::{Config, Connection, ConnectionError, Mode};
 
 use joined::Joined;
@@ -46,6 +48,10 @@ const OPENED_MAX: usize = 12;
 /// from the start is left for those that are read fast: their windows grow to twice the product of bandwidth and delay.
 /// One stream may so get 8.25 MiB: 1 Gbit/s over 60 ms.
 const WINDOWS_MAX: usize = 15 * 1024 * 1024;
+
+/// How long a connection that we close may take to send its last bytes. A peer that does not read them would keep it for as
+/// long as it likes.
+const CLOSE_MAX: Duration = Duration::from_secs(2);
 
 const _: () = assert!(2 * OPENED_MAX < STREAMS_MAX);
 const _: () = assert!(STREAMS_MAX * yamux::DEFAULT_CREDIT as usize * 2 <= WINDOWS_MAX);
@@ -103,6 +109,8 @@ pub(super) struct Muxer<C> {
     pace: Arc<Pace>,
     queued: Arc<Queued>,
     unread: Arc<Unread>,
+    /// Runs since closing began.
+    closing: Option<Pin<Box<Sleep>>>,
 }
 
 /// The streams that we opened and still have.
@@ -148,6 +156,7 @@ impl<C: AsyncRead + AsyncWrite + Unpin> Muxer<C> {
             pace,
             queued,
             unread,
+            closing: None,
         }
     }
 
@@ -207,6 +216,12 @@ impl<C: AsyncRead + AsyncWrite + Unpin> StreamMuxer for Muxer<C> {
     }
 
     fn poll_close(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<(), MuxerError>> {
+        let closing = self
+            .closing
+            .get_or_insert_with(|| Box::pin(sleep(CLOSE_MAX)));
+        if closing.as_mut().poll(cx).is_ready() {
+            return Poll::Ready(Ok(()));
+        }
         self.connection.poll_close(cx).map_err(MuxerError)
     }
 

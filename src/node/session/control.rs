@@ -33,6 +33,9 @@ const _: () = assert!(KEEP_ALIVE.as_secs() + 10 <= SILENCE_MAX.as_secs());
 /// The first message has to come sooner.
 const HELLO_MAX: Duration = Duration::from_secs(5);
 
+/// A peer with which no share is open for so long ends: it has one in common with us, or it has no business here.
+const SHARELESS_MAX: Duration = Duration::from_secs(10);
+
 /// Bytes read at once, and bytes gathered for one write.
 const READ_LEN: usize = 16 * 1024;
 const WRITE_LEN: usize = 64 * 1024;
@@ -66,12 +69,11 @@ impl<R: AsyncRead + Unpin> Reader<R> {
         }
     }
 
-    /// The next message, which has to be whole within `patience`: a few bytes now and then are no sign of life.
+    /// The next message, which has to be whole at `until`: a few bytes now and then are no sign of life.
     ///
     /// # Errors
     /// Why the session ends.
-    async fn next(&mut self, patience: Duration) -> Result<Control, Ended> {
-        let until = Instant::now() + patience;
+    async fn next(&mut self, until: Instant) -> Result<Control, Ended> {
         loop {
             match self.frames.next_message() {
                 Ok(Some(message)) => return Ok(message),
@@ -94,10 +96,23 @@ async fn read_messages(session: &Session, stream: &mut ReadHalf<PeerStream>) -> 
     let mut allowance = Allowance::new();
     let mut spoken_of = BTreeSet::new();
     let mut met = false;
+    let mut shareless: Option<Instant> = None;
     loop {
-        let patience = if met { SILENCE_MAX } else { HELLO_MAX };
-        let message = match reader.next(patience).await {
+        let silent_at = Instant::now() + if met { SILENCE_MAX } else { HELLO_MAX };
+        shareless = match session.has_share() {
+            true => None,
+            false => shareless.or_else(|| Some(Instant::now() + SHARELESS_MAX)),
+        };
+        let until = shareless.map_or(silent_at, |shareless| shareless.min(silent_at));
+        let message = match reader.next(until).await {
             Ok(message) => message,
+            Err(_) if until < silent_at && Instant::now() >= until => {
+                // One that we opened meanwhile has no answer yet.
+                if session.has_share() {
+                    continue;
+                }
+                return (DownCause::Left, "no share in common".into());
+            }
             Err(ended) => return ended,
         };
         match message {
@@ -266,7 +281,7 @@ mod tests {
         });
         let (began, mut reader, mut whole) = (Instant::now(), Reader::new(near), 0);
         loop {
-            match reader.next(patience).await {
+            match reader.next(Instant::now() + patience).await {
                 Ok(message) => {
                     assert_eq!(message, messages[whole]);
                     whole += 1;

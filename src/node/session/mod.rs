@@ -26,7 +26,7 @@ use super::limiter::Limiter;
 use super::share::{SessionId, Share, ShareInput, Shares};
 use crate::content::{Digest, LayerRange, Multiaddr, PeerId, PieceIndex, ShareId};
 use crate::engine::DownCause;
-use crate::network::SessionStreams;
+use crate::network::{InUse, SessionStreams};
 use crate::wire::{Control, ShareMessage, ShareNumber};
 
 /// Control messages that wait to be written. A peer that lets them pile up is dropped.
@@ -109,6 +109,8 @@ struct Inner {
     flushed: Notify,
     /// Why the session ended, from whoever noticed first.
     reason: OnceLock<(DownCause, String)>,
+    /// Dropped when the session ends, for handles of it live on.
+    in_use: Mutex<Option<InUse>>,
     shop: Arc<Shop>,
 }
 
@@ -124,6 +126,7 @@ impl Session {
             dialled_by_us,
             opened_by_us,
             remote_address,
+            in_use,
             control,
             data,
             ..
@@ -150,6 +153,7 @@ impl Session {
             room: Arc::new(Semaphore::new(MESSAGES_LEN_MAX)),
             flushed: Notify::new(),
             reason: OnceLock::new(),
+            in_use: Mutex::new(Some(in_use)),
             shop: Arc::clone(&shop),
         }));
         let (control_read, control_write) = tokio::io::split(control);
@@ -206,6 +210,13 @@ impl Session {
             return;
         }
         self.0.ending.cancel();
+        drop(
+            self.0
+                .in_use
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .take(),
+        );
         let (cause, reason) = self.0.reason.get().cloned().expect("set just now");
         tracing::debug!(peer = %self.0.peer, ?cause, reason, "session ended");
         let mut links = std::mem::take(&mut *self.lock_links());
@@ -290,6 +301,12 @@ impl Session {
     /// Whether `share` was opened towards the peer.
     pub(super) fn has_opened(&self, share: &Share) -> bool {
         self.lock_links().opened.contains(&share.number)
+    }
+
+    /// Whether any share is open, from either side.
+    fn has_share(&self) -> bool {
+        let links = self.lock_links();
+        !links.opened.is_empty() || !links.theirs.is_empty()
     }
 
     /// Leaves `share` in this session; the session goes on for others.

@@ -29,6 +29,8 @@ pub enum Attack {
     Silent,
     /// Opens the share, and from then on only shows that it is alive.
     Stay,
+    /// Shows that it is alive, and opens no share.
+    Loiter,
     /// Says hello, one byte each second.
     Dribble,
     /// Names itself with 10 kB.
@@ -71,6 +73,10 @@ pub(super) async fn misbehave(
     let opened = open_bytes(share, local, victim);
     let outcome = match attack {
         Attack::Silent => drain(heard).await,
+        Attack::Loiter => {
+            say(&mut control, &hello).await?;
+            until_ended(heard, keep_alive(&mut control)).await
+        }
         Attack::Dribble => until_ended(heard, dribble(&mut control, &hello)).await,
         Attack::LongAgent => {
             say(&mut control, &long_hello()).await?;
@@ -140,7 +146,11 @@ async fn act(
             say(control, opened).await?;
         },
     }
-    // A sign of life now and then, so that nothing else ends it.
+    keep_alive(control).await
+}
+
+/// A sign of life now and then, so that nothing else ends it.
+async fn keep_alive(control: &mut (impl AsyncWrite + Unpin)) -> io::Result<()> {
     loop {
         let mut alive = Vec::new();
         encode_frame(&Control::KeepAlive, &mut alive);

@@ -50,6 +50,8 @@ pub struct Flood {
     pub sent: Arc<AtomicUsize>,
     /// Connections that still are.
     pub alive: Arc<AtomicUsize>,
+    /// Bytes in each frame, once they are to be sent.
+    begin: watch::Sender<usize>,
     _runtime: tokio::runtime::Runtime,
 }
 
@@ -57,10 +59,17 @@ impl Flood {
     /// Begins when `enough` of the connections are there, since a node that is busy refuses most of the others.
     /// `frame_len` bytes are in each frame: yamux keeps frames apart until they are read.
     pub fn start(victim: &str, connections: usize, enough: usize, frame_len: usize) -> Self {
+        let flood = Self::hold(victim, connections, enough);
+        flood.begin.send_replace(frame_len);
+        flood
+    }
+
+    /// Streams that are opened and stay empty.
+    pub fn hold(victim: &str, connections: usize, enough: usize) -> Self {
         let runtime = super::runtime();
         let (sent, alive) = (Arc::<AtomicUsize>::default(), Arc::<AtomicUsize>::default());
         let victim: Multiaddr = victim.parse().unwrap();
-        let (begin, begun) = watch::channel(());
+        let (begin, begun) = watch::channel(0);
         for _ in 0..connections {
             let (sent, alive, victim) = (sent.clone(), alive.clone(), victim.clone());
             let begun = begun.clone();
@@ -79,7 +88,7 @@ impl Flood {
                     }
                 };
                 // It ends when the victim ends it.
-                let _ = fill(muxer, frame_len, &begun, &sent, on_taken).await;
+                let _ = fill(muxer, &begun, &sent, on_taken).await;
                 alive.fetch_sub(usize::from(is_taken), Ordering::Relaxed);
             });
         }
@@ -88,10 +97,10 @@ impl Flood {
             assert!(Instant::now() < until, "hardly a flood");
             pause();
         }
-        drop(begin);
         Self {
             sent,
             alive,
+            begin,
             _runtime: runtime,
         }
     }
@@ -165,8 +174,7 @@ const HALVES: usize = 4;
 /// Opens the streams and fills them, others in place of those that end, for as long as the connection lives.
 async fn fill(
     mut muxer: StreamMuxerBox,
-    frame_len: usize,
-    begun: &watch::Receiver<()>,
+    begun: &watch::Receiver<usize>,
     sent: &AtomicUsize,
     mut on_taken: impl FnMut(),
 ) -> io::Result<()> {
@@ -181,7 +189,7 @@ async fn fill(
                     _ => half_of_session(opened),
                 };
                 opened += 1;
-                filling.push(pour(stream, bytes, frame_len, begun.clone(), sent));
+                filling.push(pour(stream, bytes, begun.clone(), sent));
                 continue;
             }
             // Streams of the victim, which show that it has the connection, are taken and forgotten.
@@ -223,14 +231,18 @@ fn half_of_session(token: usize) -> Words {
 async fn pour(
     mut stream: SubstreamBox,
     (opening, bytes): Words,
-    frame_len: usize,
-    mut begun: watch::Receiver<()>,
+    mut begun: watch::Receiver<usize>,
     sent: &AtomicUsize,
 ) -> io::Result<()> {
     stream.write_all(&opening).await?;
     stream.flush().await?;
-    // Nobody says it: the sender is dropped.
-    let _ = begun.changed().await;
+    let Ok(frame_len) = begun
+        .wait_for(|frame_len| *frame_len > 0)
+        .await
+        .map(|len| *len)
+    else {
+        return Ok(()); // The flood is over.
+    };
     loop {
         for part in bytes.chunks(frame_len) {
             stream.write_all(part).await?;

@@ -49,7 +49,7 @@ async fn open(mut theirs: Connection<End>, count: usize) -> Vec<yamux::Stream> {
     }
     tokio::spawn(async move {
         // It answers the ping of our end late, as on a long path: windows grow only where that pays.
-        tokio::time::sleep(Duration::from_millis(500)).await;
+        sleep(Duration::from_millis(500)).await;
         while let Some(Ok(_)) = poll_fn(|cx| theirs.poll_next_inbound(cx)).await {}
     });
     streams

@@ -1,0 +1,164 @@
+//! The handshakes of peers that dial us. Only so many are under way at once; one more ends the one that `crowd` chooses,
+//! unless that comes from the same subnet and may still end well: then the newcomer is refused. So who begins handshakes and
+//! does not go on keeps nobody else out, and many who dial at once do not end each other's.
+//! Used by `super`; dials of our own are not counted here.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::net::{IpAddr, Ipv6Addr};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use futures::future::{AbortHandle, abortable};
+use libp2p::Multiaddr;
+
+use crate::network::{addresses, crowd};
+
+/// How many may be under way: each costs a key exchange and the buffers of a connection.
+pub(in crate::network) const HANDSHAKES_MAX: usize = 48;
+
+/// A handshake takes less on most paths.
+const USUAL: Duration = Duration::from_secs(1);
+
+type UnderWay = Arc<Mutex<BTreeMap<u64, Handshake>>>;
+
+#[derive(Debug)]
+struct Handshake {
+    ip: IpAddr,
+    began: Instant,
+    abort: AbortHandle,
+}
+
+/// Those under way.
+#[derive(Debug, Default)]
+pub(super) struct Handshakes {
+    begun: u64,
+    under_way: UnderWay,
+}
+
+/// One of them, which counts until it is dropped.
+struct Counted {
+    number: u64,
+    under_way: UnderWay,
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        lock(&self.under_way).remove(&self.number);
+    }
+}
+
+fn lock(under_way: &UnderWay) -> MutexGuard<'_, BTreeMap<u64, Handshake>> {
+    under_way.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Handshakes {
+    /// Counts `handshake`, with a peer at `from`, until it ends; one that has to give way, or for which there is no
+    /// room, ends with an error of kind `ConnectionAborted`.
+    pub(super) fn begin<O, F: Future<Output = io::Result<O>>>(
+        &mut self,
+        from: &Multiaddr,
+        handshake: F,
+    ) -> impl Future<Output = io::Result<O>> + use<O, F> {
+        let ip = addresses::socket_address(from)
+            .map_or(Ipv6Addr::UNSPECIFIED.into(), |socket| socket.ip());
+        let (handshake, abort) = abortable(handshake);
+        self.begun += 1;
+        let number = self.begun;
+        {
+            let mut under_way = lock(&self.under_way);
+            let began = Instant::now();
+            under_way.insert(number, Handshake { ip, began, abort });
+            if under_way.len() > HANDSHAKES_MAX {
+                end_one(&mut under_way, number);
+            }
+        }
+        let under_way = Arc::clone(&self.under_way);
+        let counted = Counted { number, under_way };
+        async move {
+            let _counted = counted;
+            let crowded = |_| Err(io::ErrorKind::ConnectionAborted.into());
+            handshake.await.unwrap_or_else(crowded)
+        }
+    }
+}
+
+/// One of them gives way to the `newest`, or that is refused.
+fn end_one(under_way: &mut BTreeMap<u64, Handshake>, newest: u64) {
+    let held = under_way
+        .iter()
+        .map(|(number, handshake)| (handshake.ip, *number));
+    let chosen = crowd::gives_way(held).unwrap_or(newest);
+    let (Some(handshake), Some(newcomer)) = (under_way.get(&chosen), under_way.get(&newest)) else {
+        return;
+    };
+    let may_end_well = newcomer.began.duration_since(handshake.began) < USUAL;
+    let is_kin = crowd::subnet(handshake.ip) == crowd::subnet(newcomer.ip);
+    let ended = if is_kin && may_end_well {
+        newest
+    } else {
+        chosen
+    };
+    if let Some(handshake) = under_way.remove(&ended) {
+        handshake.abort.abort();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use futures::FutureExt;
+    use futures::future::pending;
+
+    use super::*;
+
+    fn at(ip: &str) -> Multiaddr {
+        format!("/ip4/{ip}/tcp/4001").parse().unwrap()
+    }
+
+    #[test]
+    fn one_too_many_ends_a_handshake_of_whoever_has_most() {
+        let mut handshakes = Handshakes::default();
+        let mut begin = |ip: &str| Box::pin(handshakes.begin(&at(ip), pending::<io::Result<()>>()));
+        let mut honest = begin("192.0.2.1");
+        let mut idle: Vec<_> = (1..HANDSHAKES_MAX)
+            .map(|host| begin(&format!("198.51.100.{host}")))
+            .collect();
+        assert!(idle.iter_mut().all(|idle| idle.now_or_never().is_none()));
+        let mut newcomer = begin("203.0.113.1");
+        let ended = idle.remove(0).now_or_never().unwrap().unwrap_err();
+        assert_eq!(ended.kind(), io::ErrorKind::ConnectionAborted);
+        assert!(idle.iter_mut().all(|idle| idle.now_or_never().is_none()));
+        assert!(honest.as_mut().now_or_never().is_none());
+        assert!(newcomer.as_mut().now_or_never().is_none());
+    }
+
+    #[test]
+    fn one_too_many_of_the_same_network_is_refused_until_others_take_too_long() {
+        let mut handshakes = Handshakes::default();
+        let mut begin =
+            || Box::pin(handshakes.begin(&at("192.0.2.1"), pending::<io::Result<()>>()));
+        let mut held: Vec<_> = (0..HANDSHAKES_MAX).map(|_| begin()).collect();
+        let refused = begin().now_or_never().unwrap().unwrap_err();
+        assert_eq!(refused.kind(), io::ErrorKind::ConnectionAborted);
+        assert!(held.iter_mut().all(|held| held.now_or_never().is_none()));
+        std::thread::sleep(USUAL);
+        let mut newcomer = begin();
+        assert!(newcomer.as_mut().now_or_never().is_none());
+        assert!(held[0].as_mut().now_or_never().is_some());
+    }
+
+    #[test]
+    fn what_has_ended_takes_no_place() {
+        let mut handshakes = Handshakes::default();
+        let first = handshakes.begin(&at("192.0.2.1"), pending::<io::Result<()>>());
+        let mut first = Box::pin(first);
+        for _ in 0..HANDSHAKES_MAX {
+            let done = handshakes.begin(&at("192.0.2.1"), async { Ok(()) });
+            done.now_or_never().unwrap().unwrap();
+            // Refused before it was polled.
+            drop(handshakes.begin(&at("192.0.2.1"), pending::<io::Result<()>>()));
+        }
+        assert!(first.as_mut().now_or_never().is_none());
+    }
+}
