@@ -11,6 +11,7 @@ use libp2p::swarm::behaviour::toggle::Toggle;
 use libp2p::{PeerId, StreamProtocol, identify, kad, mdns};
 
 use super::NetworkConfig;
+use super::paced::Paced;
 use super::provider_store::{PROVIDER_TTL, ProviderStore};
 use super::{streams, transport};
 
@@ -62,7 +63,7 @@ const REFRESH_EVERY: Duration = Duration::from_secs(60 * 60);
 pub(super) struct Behaviour {
     pub(super) limits: connection_limits::Behaviour,
     pub(super) identify: identify::Behaviour,
-    pub(super) kad: Toggle<kad::Behaviour<ProviderStore>>,
+    pub(super) kad: Toggle<Paced<kad::Behaviour<ProviderStore>>>,
     pub(super) mdns: Toggle<mdns::tokio::Behaviour>,
     pub(super) mdns_ipv6: Toggle<mdns::tokio::Behaviour>,
     pub(super) streams: streams::Behaviour,
@@ -82,7 +83,7 @@ impl Behaviour {
                     .with_max_established_per_peer(Some(PER_PEER_MAX)),
             ),
             identify: identify(config),
-            kad: Toggle::from(config.dht.then(|| kademlia(local_peer, seed))),
+            kad: Toggle::from(config.dht.then(|| Paced::new(kademlia(local_peer, seed)))),
             mdns: Toggle::from(config.mdns.then(|| multicast(local_peer, Ip::V4)).flatten()),
             mdns_ipv6: Toggle::from(config.mdns.then(|| multicast(local_peer, Ip::V6)).flatten()),
             streams: streams::Behaviour::new(),

@@ -13,6 +13,7 @@ mod discovery;
 mod driver;
 mod identity;
 mod names;
+mod paced;
 mod peer_record;
 mod provider_store;
 mod streams;

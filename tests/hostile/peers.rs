@@ -259,20 +259,30 @@ fn a_fetch_finds_a_place_at_a_seeder_that_strangers_have_filled() {
     assert_eq!(displaced(), 1, "one stranger made room");
 }
 
-#[test]
-fn a_fetch_finds_a_place_at_a_node_all_of_whose_connections_strangers_hold() {
+/// A fetch of another user at a seeder whose every connection is a stranger's; of the same user the seeder would find and
+/// dial it.
+fn fetches_beside(strangers: impl FnOnce(&str) -> Flood) {
     let _turn = turn();
     let place = Place::new();
     let file = place.file("data.bin", MIB);
     let (mut seeder, link) = seed(&place, "home", &file, &[]);
     let victim = seeder.wait_for_type("listening")["addr"].clone();
-    let flood = Flood::hold(victim.as_str().unwrap(), ALL, ALL);
+    let flood = strangers(victim.as_str().unwrap());
     let out = place.path("out");
-    // Of another user: else the seeder would find and dial it.
     let mut fetcher = fetch(&place, "other", &link, &out, &["--linger", "0"]);
     assert_eq!(fetcher.wait(), 0);
     assert!(flood.alive.load(Ordering::Relaxed) > 0, "they all had left");
     assert_same(place.path("out/data.bin"), file);
+}
+
+#[test]
+fn a_fetch_finds_a_place_at_a_node_all_of_whose_connections_strangers_hold() {
+    fetches_beside(|victim| Flood::hold(victim, ALL, ALL));
+}
+
+#[test]
+fn a_fetch_finds_a_place_at_a_node_that_strangers_ask_without_end() {
+    fetches_beside(|victim| Flood::start(victim, ALL, ALL, 4_096));
 }
 
 #[test]
