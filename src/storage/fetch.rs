@@ -49,11 +49,17 @@ pub struct FetchStore {
     pub(super) open: Recent<FileIndex, Arc<File>>,
     /// One part file is begun at a time: what lies in it goes.
     pub(super) beginning: Mutex<()>,
+    /// One write at a time to each file, as the system wants it: whoever waits there keeps a core busy. Files whose indices
+    /// leave the same remainder share one.
+    pub(super) turns: [Mutex<()>; WRITE_TURNS],
     /// One sync at a time: an entry that says "synced" must not overtake the sync of somebody else's files.
     pub(super) syncing: Mutex<Names>,
     /// Whether `finish` succeeded.
     pub(super) finished: Mutex<bool>,
 }
+
+/// Writes that may be under way at once, each to another file: more than there are cores.
+pub(super) const WRITE_TURNS: usize = 64;
 
 #[derive(Debug)]
 pub(super) struct State {
@@ -94,10 +100,14 @@ impl FetchStore {
             self.part_handle(span.file)?
         };
         let is_unclean = self.state().unclean.contains(&index);
-        let written = if is_whole || is_unclean {
-            disk::write_all_at(&handle, piece.bytes(), span.offset)
-        } else {
-            holes::write_around(&handle, piece.bytes(), span.offset)
+        let written = {
+            let turn = self.turns[span.file.as_usize() % WRITE_TURNS].lock();
+            let _turn = turn.unwrap_or_else(PoisonError::into_inner);
+            if is_whole || is_unclean {
+                disk::write_all_at(&handle, piece.bytes(), span.offset)
+            } else {
+                holes::write_around(&handle, piece.bytes(), span.offset)
+            }
         };
         written.map_err(|source| self.write_failed(span.file, u64::from(span.len), source))?;
         // Now that it is open; a larger one gets it with its name.

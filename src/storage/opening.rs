@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Condvar, Mutex, OnceLock};
 
 use super::beneath::Beneath;
-use super::fetch::{FetchStore, Names, OPEN_FILES_MAX, State, Which};
+use super::fetch::{FetchStore, Names, OPEN_FILES_MAX, State, WRITE_TURNS, Which};
 use super::part::{self, PartFolder, Resumable};
 use super::recent::Recent;
 use super::record::{Entry, LastRun, Record, Replay};
@@ -154,6 +154,7 @@ impl FetchStore {
             written: Condvar::new(),
             open: Recent::new(OPEN_FILES_MAX),
             beginning: Mutex::new(()),
+            turns: [const { Mutex::new(()) }; WRITE_TURNS],
             syncing: Mutex::new(Names {
                 made: made.clone(),
                 is_part_synced: false,
