@@ -296,7 +296,7 @@ mod tests {
         let [one, other] = reports(&mut handlers, EVERY * 100).await;
         assert!(one.abs_diff(other) <= 1, "{one} and {other}");
         assert!((98..=102).contains(&(one + other)), "{one} and {other}");
-        tokio::time::sleep(EVERY * BURST * 3).await;
+        sleep(EVERY * BURST * 3).await;
         let [one, other] = reports(&mut handlers, EVERY / 2).await;
         assert!(one + other <= BURST + 4, "no more is saved than a burst");
     }

@@ -53,12 +53,13 @@ fn lock(under_way: &UnderWay) -> MutexGuard<'_, BTreeMap<u64, Handshake>> {
 }
 
 impl Handshakes {
-    /// Counts `handshake`, with a peer at `from`, until it ends; one that has to give way, or for which there is no
+    /// Counts `handshake`, with a peer at `from`, from `began` until it ends; one that has to give way, or for which there is no
     /// room, ends with an error of kind `ConnectionAborted`.
     pub(super) fn begin<O, F: Future<Output = io::Result<O>>>(
         &mut self,
         from: &Multiaddr,
         handshake: F,
+        began: Instant,
     ) -> impl Future<Output = io::Result<O>> + use<O, F> {
         let ip = addresses::socket_address(from)
             .map_or(Ipv6Addr::UNSPECIFIED.into(), |socket| socket.ip());
@@ -67,7 +68,6 @@ impl Handshakes {
         let number = self.begun;
         {
             let mut under_way = lock(&self.under_way);
-            let began = Instant::now();
             under_way.insert(number, Handshake { ip, began, abort });
             if under_way.len() > HANDSHAKES_MAX {
                 end_one(&mut under_way, number);
@@ -116,49 +116,61 @@ mod tests {
         format!("/ip4/{ip}/tcp/4001").parse().unwrap()
     }
 
+    type Endless = futures::future::BoxFuture<'static, io::Result<()>>;
+
+    fn endless(handshakes: &mut Handshakes, ip: &str, began: Instant) -> Endless {
+        let from = at(ip);
+        handshakes.begin(&from, pending(), began).boxed()
+    }
+
+    fn has_ended(handshake: &mut Endless) -> bool {
+        let outcome = handshake.now_or_never();
+        outcome.is_some_and(|outcome| {
+            assert_eq!(
+                outcome.unwrap_err().kind(),
+                io::ErrorKind::ConnectionAborted
+            );
+            true
+        })
+    }
+
     #[test]
     fn one_too_many_ends_a_handshake_of_whoever_has_most() {
-        let mut handshakes = Handshakes::default();
-        let mut begin = |ip: &str| Box::pin(handshakes.begin(&at(ip), pending::<io::Result<()>>()));
-        let mut honest = begin("192.0.2.1");
+        let (mut handshakes, now) = (Handshakes::default(), Instant::now());
+        let mut honest = endless(&mut handshakes, "192.0.2.1", now);
         let mut idle: Vec<_> = (1..HANDSHAKES_MAX)
-            .map(|host| begin(&format!("198.51.100.{host}")))
+            .map(|host| endless(&mut handshakes, &format!("198.51.100.{host}"), now))
             .collect();
-        assert!(idle.iter_mut().all(|idle| idle.now_or_never().is_none()));
-        let mut newcomer = begin("203.0.113.1");
-        let ended = idle.remove(0).now_or_never().unwrap().unwrap_err();
-        assert_eq!(ended.kind(), io::ErrorKind::ConnectionAborted);
-        assert!(idle.iter_mut().all(|idle| idle.now_or_never().is_none()));
-        assert!(honest.as_mut().now_or_never().is_none());
-        assert!(newcomer.as_mut().now_or_never().is_none());
+        assert!(!idle.iter_mut().any(has_ended));
+        let mut newcomer = endless(&mut handshakes, "203.0.113.1", now);
+        assert!(has_ended(&mut idle.remove(0)), "the oldest of them");
+        assert!(!idle.iter_mut().any(has_ended));
+        assert!(!has_ended(&mut honest) && !has_ended(&mut newcomer));
     }
 
     #[test]
     fn one_too_many_of_the_same_network_is_refused_until_others_take_too_long() {
-        let mut handshakes = Handshakes::default();
-        let mut begin =
-            || Box::pin(handshakes.begin(&at("192.0.2.1"), pending::<io::Result<()>>()));
-        let mut held: Vec<_> = (0..HANDSHAKES_MAX).map(|_| begin()).collect();
-        let refused = begin().now_or_never().unwrap().unwrap_err();
-        assert_eq!(refused.kind(), io::ErrorKind::ConnectionAborted);
-        assert!(held.iter_mut().all(|held| held.now_or_never().is_none()));
-        std::thread::sleep(USUAL);
-        let mut newcomer = begin();
-        assert!(newcomer.as_mut().now_or_never().is_none());
-        assert!(held[0].as_mut().now_or_never().is_some());
+        let (mut handshakes, now) = (Handshakes::default(), Instant::now());
+        let mut held: Vec<_> = (0..HANDSHAKES_MAX)
+            .map(|_| endless(&mut handshakes, "192.0.2.1", now))
+            .collect();
+        assert!(has_ended(&mut endless(&mut handshakes, "192.0.2.1", now)));
+        assert!(!held.iter_mut().any(has_ended));
+        let mut newcomer = endless(&mut handshakes, "192.0.2.1", now + USUAL);
+        assert!(!has_ended(&mut newcomer));
+        assert!(has_ended(&mut held[0]), "it takes too long");
     }
 
     #[test]
     fn what_has_ended_takes_no_place() {
-        let mut handshakes = Handshakes::default();
-        let first = handshakes.begin(&at("192.0.2.1"), pending::<io::Result<()>>());
-        let mut first = Box::pin(first);
+        let (mut handshakes, now) = (Handshakes::default(), Instant::now());
+        let mut first = endless(&mut handshakes, "192.0.2.1", now);
         for _ in 0..HANDSHAKES_MAX {
-            let done = handshakes.begin(&at("192.0.2.1"), async { Ok(()) });
+            let done = handshakes.begin(&at("192.0.2.1"), async { Ok(()) }, now);
             done.now_or_never().unwrap().unwrap();
             // Refused before it was polled.
-            drop(handshakes.begin(&at("192.0.2.1"), pending::<io::Result<()>>()));
+            drop(endless(&mut handshakes, "192.0.2.1", now));
         }
-        assert!(first.as_mut().now_or_never().is_none());
+        assert!(!has_ended(&mut first));
     }
 }

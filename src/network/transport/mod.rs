@@ -15,7 +15,7 @@ use std::io;
 use std::net::{SocketAddr, TcpListener, UdpSocket};
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures::future::BoxFuture;
 use futures::{FutureExt, TryFutureExt};
@@ -120,7 +120,8 @@ where
             TransportEvent::Incoming { send_back_addr, .. } => send_back_addr.clone(),
             _ => Multiaddr::empty(),
         };
-        let counted = |setup| within_setup_timeout(self.handshakes.begin(&from, setup));
+        let counted =
+            |setup| within_setup_timeout(self.handshakes.begin(&from, setup, Instant::now()));
         Poll::Ready(event.map_upgrade(counted))
     }
 }
