@@ -129,7 +129,9 @@ pub struct SessionStreams {
 
 /// Held by a session while it goes on: of a node that is full, connections that carry none make room for others.
 #[derive(Debug)]
-pub struct InUse(#[expect(dead_code, reason = "held to be counted")] Arc<()>);
+pub struct InUse {
+    _counted: Arc<()>,
+}
 
 /// Which local means found a peer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

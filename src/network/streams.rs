@@ -252,7 +252,9 @@ impl Behaviour {
             dialled_by_us: connection.dialled_by_us,
             opened_by_us,
             remote_address: connection.address.clone(),
-            in_use: InUse(Arc::clone(&connection.in_use)),
+            in_use: InUse {
+                _counted: Arc::clone(&connection.in_use),
+            },
             control: control.compat(),
             data: data.compat(),
         })
