@@ -4,7 +4,7 @@
 //! Source: RFC 6890 (special-purpose addresses), RFC 4291 (IPv6), libp2p addressing specification.
 
 use std::collections::HashMap;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
 use libp2p::multiaddr::Protocol;
 use libp2p::{Multiaddr, PeerId};
@@ -58,6 +58,11 @@ pub(super) fn multiaddr((carrier, socket): (Carrier, SocketAddr)) -> Multiaddr {
 /// The IP address and port of an address that [`endpoint`] understands.
 pub(super) fn socket_address(address: &Multiaddr) -> Option<SocketAddr> {
     endpoint(address).map(|(_, socket)| socket)
+}
+
+/// Where an address is; unspecified where [`endpoint`] does not understand it.
+pub(super) fn ip(address: &Multiaddr) -> IpAddr {
+    socket_address(address).map_or(Ipv6Addr::UNSPECIFIED.into(), |socket| socket.ip())
 }
 
 /// Whether the address is one of QUIC.

@@ -6,7 +6,6 @@
 mod handler;
 
 use std::collections::{HashMap, VecDeque};
-use std::net::Ipv6Addr;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
@@ -199,9 +198,7 @@ impl Behaviour {
                     && now.duration_since(connection.since) >= BEGINS_WITHIN
             });
             let spare = spare.map(|(id, connection)| {
-                let socket = addresses::socket_address(&connection.address);
-                let ip = socket.map_or(Ipv6Addr::UNSPECIFIED.into(), |socket| socket.ip());
-                (ip, (connection.key, *id))
+                (addresses::ip(&connection.address), (connection.key, *id))
             });
             let Some((_, id)) = crowd::gives_way(spare) else {
                 return;

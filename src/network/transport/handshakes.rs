@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::io;
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -61,8 +61,7 @@ impl Handshakes {
         handshake: F,
         began: Instant,
     ) -> impl Future<Output = io::Result<O>> + use<O, F> {
-        let ip = addresses::socket_address(from)
-            .map_or(Ipv6Addr::UNSPECIFIED.into(), |socket| socket.ip());
+        let ip = addresses::ip(from);
         let (handshake, abort) = abortable(handshake);
         self.begun += 1;
         let number = self.begun;
