@@ -18,6 +18,7 @@ mod io_errors;
 mod lock;
 mod loopback;
 mod merkle_golden;
+mod power_loss;
 mod remembered;
 mod scale;
 mod simulation;

@@ -3,12 +3,20 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::{Duration, Instant};
+
+use rustix::ioctl::{Opcode, Setter, ioctl, opcode};
 
 use super::Place;
+
+/// How long a file system may still be in use by a process that was killed.
+const BUSY_MAX: Duration = Duration::from_secs(20);
 
 /// A mounted file system; gone when dropped.
 pub struct Disk {
     root: PathBuf,
+    /// What `mount` was told before the root.
+    args: Vec<String>,
 }
 
 impl Disk {
@@ -44,7 +52,10 @@ impl Disk {
 
     fn mounted(test: &str, root: PathBuf, args: &[&str]) -> Option<Self> {
         match Command::new("mount").args(args).arg(&root).output() {
-            Ok(mounted) if mounted.status.success() => Some(Self { root }),
+            Ok(mounted) if mounted.status.success() => Some(Self {
+                root,
+                args: args.iter().map(|arg| (*arg).to_owned()).collect(),
+            }),
             mounted => {
                 super::skip(test, &format!("mount: {mounted:?}"));
                 None
@@ -54,6 +65,39 @@ impl Disk {
 
     pub fn root(&self) -> &Path {
         &self.root
+    }
+
+    /// From now on nothing reaches the disk, not even the journal that is in memory, and every call fails.
+    ///
+    /// Source: `EXT4_IOC_SHUTDOWN` with `EXT4_GOING_FLAGS_NOLOGFLUSH`, fs/ext4/ext4.h of Linux.
+    #[allow(
+        unsafe_code,
+        reason = "a request of one file system has no safe wrapper"
+    )]
+    pub fn lose_power(&self) {
+        const SHUTDOWN: Opcode = opcode::read::<u32>(b'X', 125);
+        const NO_JOURNAL_FLUSH: u32 = 2;
+        let root = fs::File::open(&self.root).unwrap();
+        // SAFETY: the request reads one number of 32 bits, and that is what is given.
+        unsafe { ioctl(root, Setter::<SHUTDOWN, u32>::new(NO_JOURNAL_FLUSH)) }.unwrap();
+    }
+
+    /// Mounts it anew: what is in memory only is gone, and the journal is replayed.
+    pub fn mount_again(&self) {
+        let until = Instant::now() + BUSY_MAX;
+        loop {
+            let unmounted = Command::new("umount").arg(&self.root).output().unwrap();
+            if unmounted.status.success() {
+                break;
+            }
+            assert!(Instant::now() < until, "{unmounted:?}");
+        }
+        let mounted = Command::new("mount")
+            .args(&self.args)
+            .arg(&self.root)
+            .output();
+        let mounted = mounted.unwrap();
+        assert!(mounted.status.success(), "{mounted:?}");
     }
 
     /// Takes every free byte; gives the file that holds them.
