@@ -69,7 +69,7 @@ pub(super) struct Download {
     snubs: u32,
     /// How long something was asked of it since its last whole piece, or since it was snubbed.
     owed: Duration,
-    /// The peer said `Queued` and has sent no byte since: nothing of ours is in service.
+    /// The peer said `Queued` and has begun no piece since: none that it has not begun is in service.
     told_to_wait: bool,
     /// Peers in its line when it said so.
     in_line: u32,
@@ -212,11 +212,12 @@ impl Download {
     /// Bytes of a piece came. True when they are its first and came so soon after we asked that the peer is near.
     pub(super) fn on_bytes(&mut self, now: Time, piece: PieceIndex, bytes: u32) -> bool {
         self.rate.add(now, u64::from(bytes));
-        self.told_to_wait = false;
         let Some(asked) = self.asked.get_mut(&piece) else {
             return false;
         };
         let is_first = asked.began.is_none();
+        // The rest of a piece may have been under way when the peer said that the next one waits.
+        self.told_to_wait &= !is_first;
         asked.began.get_or_insert(now);
         asked.received = asked.received.saturating_add(bytes);
         if asked.received > asked.len {

@@ -259,6 +259,19 @@ fn a_request_in_a_short_line_is_not_taken_away() {
     assert!(download.waiting().next().is_none());
 }
 
+#[test]
+fn the_rest_of_one_piece_does_not_mean_that_the_next_is_served() {
+    let mut download = Download::new(at(0), LEN);
+    (0..2).for_each(|index| download.ask(at(0), piece(index), LEN));
+    download.on_bytes(at(100), piece(0), LEN / 2);
+    download.on_queued(tuning::LINE_LEFT_FROM);
+    download.on_bytes(at(120), piece(0), LEN / 4);
+    let waiting: Vec<_> = download.waiting().map(|(piece, _)| piece).collect();
+    assert_eq!(waiting, [piece(1)]);
+    download.on_bytes(at(140), piece(1), 1);
+    assert_eq!(download.waiting().count(), 0, "it is served");
+}
+
 /// Lets so many seconds pass from `now` on; the moment when they have.
 fn pass(download: &mut Download, now: Time, seconds: u64) -> Time {
     let second = Duration::from_secs(1);
