@@ -84,7 +84,7 @@ fn a_fetch_on_ext4_goes_on_after_a_loss_of_power_and_shows_no_wrong_file() {
     for (round, part) in LOSSES.into_iter().enumerate() {
         fs::create_dir(&into).unwrap();
         // Else the folder itself may be lost.
-        rustix::fs::sync();
+        rustix::fs::syncfs(fs::File::open(&into).unwrap()).unwrap();
         let mut fetcher = fetching(&place, 2 * round, &link, &into);
         fetcher.wait_for_part(part);
         disk.lose_power();
