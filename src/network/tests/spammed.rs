@@ -1,6 +1,7 @@
 //! Fifty nodes while many identities announce spam to them: new keys, the keys of honest providers, long lists of
 //! addresses. Lookups go on meanwhile; `SHOAL_SPAM_IDENTITIES` and `SHOAL_SPAM_KEYS` raise the flood.
 
+use std::net::{Ipv4Addr, TcpListener};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -43,8 +44,22 @@ fn from_environment(name: &str, otherwise: usize) -> usize {
     std::env::var(name).map_or(otherwise, |text| text.parse().unwrap())
 }
 
-/// Announces `keys`, and that it has more addresses than anybody keeps; gives how many announcements were sent.
-async fn spam(known: Arc<Vec<(PeerId, Multiaddr)>>, keys: Vec<[u8; 32]>) -> usize {
+/// More addresses than anybody keeps. At the first nobody ever answers, which holds up whoever dials it for longest; the
+/// others refuse.
+fn false_addresses(silent: &TcpListener) -> Vec<Multiaddr> {
+    let silent = silent.local_addr().unwrap().port();
+    let ports = std::iter::once(silent).chain(1..150);
+    ports
+        .map(|port| format!("/ip4/127.0.0.1/tcp/{port}").parse().unwrap())
+        .collect()
+}
+
+/// Announces `keys`, and that it is at `addresses`; gives how many announcements were sent.
+async fn spam(
+    known: Arc<Vec<(PeerId, Multiaddr)>>,
+    addresses: Vec<Multiaddr>,
+    keys: Vec<[u8; 32]>,
+) -> usize {
     let identity = Keypair::generate();
     let local = identity.peer_id();
     let room = store::MemoryStoreConfig {
@@ -62,8 +77,8 @@ async fn spam(known: Arc<Vec<(PeerId, Multiaddr)>>, keys: Vec<[u8; 32]>) -> usiz
         .with_idle_connection_timeout(Duration::from_secs(60));
     let transport = transport::build(&identity).unwrap();
     let mut swarm = Swarm::new(transport, kademlia, local, settings);
-    for port in 1..=150 {
-        swarm.add_external_address(format!("/ip6/fd00::1/tcp/{port}").parse().unwrap());
+    for address in addresses {
+        swarm.add_external_address(address);
     }
     let (mut sent, mut under_way, mut next) = (0, 0, keys.into_iter());
     let pour = async {
@@ -188,6 +203,7 @@ async fn among_fifty_nodes_honest_providers_are_found_while_spammers_announce() 
     await_all(&mut askers, &honest[..half]).await;
 
     let known = Arc::new(known);
+    let silent = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
     let sent = Arc::new(AtomicUsize::new(0));
     let mut spammers = JoinSet::new();
     let (mut looked_up, mut found, mut announced) = (0, 0, half);
@@ -201,8 +217,9 @@ async fn among_fifty_nodes_honest_providers_are_found_while_spammers_announce() 
                 _ => honest[rng.random_range(0..honest.len())].1,
             });
             let (aimed, known, sent) = (aimed.collect(), known.clone(), sent.clone());
+            let addresses = false_addresses(&silent);
             spammers.spawn(async move {
-                sent.fetch_add(spam(known, aimed).await, Ordering::Relaxed);
+                sent.fetch_add(spam(known, addresses, aimed).await, Ordering::Relaxed);
             });
         }
         if waiting <= identities / 2 && announced == half {
