@@ -95,7 +95,8 @@ impl Scene {
     /// `windows` are measured.
     fn new(windows: usize) -> Self {
         let place = Place::new();
-        let seconds = 6 + windows * (1 + window().as_secs() as usize);
+        // A line of progress ends a window, up to a second late, and some attacks take seconds to begin.
+        let seconds = 6 + windows * (1 + window().as_secs() as usize * 5 / 4);
         let rate_given = from_environment("SHOAL_HOSTILE_RATE", RATE);
         let file = place.file("data.bin", seconds * rate_given);
         let limit = rate_given.to_string();
