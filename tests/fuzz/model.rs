@@ -26,8 +26,8 @@ struct Peer {
 pub(super) struct Model {
     geometry: Geometry,
     held: Bitfield,
-    /// Arrived and neither stored nor found corrupt.
-    checking: BTreeSet<PieceIndex>,
+    /// Copies that arrived and were neither stored nor found corrupt; several peers may have sent one.
+    checking: BTreeSet<(PieceIndex, PeerKey)>,
     wanted: Option<Bitfield>,
     peers: BTreeMap<PeerKey, Peer>,
     heard_of: BTreeSet<PeerKey>,
@@ -114,13 +114,13 @@ impl Model {
             Input::Message { peer, message } => self.on_heard(*peer, message),
             Input::PieceArrived { peer, piece } => {
                 self.forget(*peer, *piece);
-                self.checking.insert(*piece);
+                self.checking.insert((*piece, *peer));
             }
-            Input::PieceStored { piece, .. } => {
-                self.checking.remove(piece);
+            Input::PieceStored { peer, piece } => {
+                self.checking.remove(&(*piece, *peer));
                 self.held.insert(*piece);
             }
-            Input::PieceCorrupt { piece, .. } => drop(self.checking.remove(piece)),
+            Input::PieceCorrupt { peer, piece } => drop(self.checking.remove(&(*piece, *peer))),
             Input::PiecesLost { first, count } => {
                 for piece in first.get()..first.get() + count {
                     self.held.remove(PieceIndex::new(piece));
@@ -247,7 +247,8 @@ impl Model {
         };
         let is_asked = |piece| peers.values().any(|peer| peer.asked.contains(&piece));
         let will_have = suggested.is_some_and(|piece| {
-            held.contains(piece) || checking.contains(&piece) || is_asked(piece)
+            let mut copies = checking.iter().map(|(piece, _)| *piece);
+            held.contains(piece) || copies.any(|copy| copy == piece) || is_asked(piece)
         });
         let there = peers.get_mut(&peer).expect(THERE);
         match message {
