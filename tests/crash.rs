@@ -9,9 +9,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Instant;
 
-use serde_json::Value;
-
-use crate::support::{Outcome, Place, fetch, noise, seed, skip, turn};
+use crate::support::{Outcome, Place, fetch, noise, seed, skip, stored_by, turn};
 
 /// 64 pieces of 64 KiB.
 const LEN: usize = 4 << 20;
@@ -47,15 +45,7 @@ impl Scene {
 
     /// Bytes of the pieces that a run told to have stored: each is in the record by then.
     pub fn stored(&self) -> usize {
-        let text = fs::read_to_string(self.trace()).unwrap_or_default();
-        // The last line may be cut.
-        let lines = text
-            .lines()
-            .filter_map(|line| serde_json::from_str::<Value>(line).ok());
-        let pieces = lines.filter(|line| line["type"] == "piece");
-        pieces
-            .map(|line| line["bytes"].as_u64().unwrap() as usize)
-            .sum()
+        stored_by(&self.trace()) as usize
     }
 
     fn trace(&self) -> PathBuf {

@@ -5,13 +5,11 @@
 //! that it and the kernel put off.
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use serde_json::Value;
-
 use crate::support::disk::Disk;
-use crate::support::{Place, Process, noise, seed, skip, tree, turn};
+use crate::support::{Place, Process, noise, seed, skip, stored_by, tree, turn};
 
 const MIB: usize = 1 << 20;
 
@@ -39,23 +37,16 @@ fn booted(place: &Place, number: usize) -> Command {
     unshare
 }
 
+fn trace_of(place: &Place, boot: usize) -> PathBuf {
+    place.path(&format!("trace-{boot}"))
+}
+
 fn fetching(place: &Place, boot: usize, link: &str, into: &Path) -> Process {
     let shoal = place.shoal_through(booted(place, boot), "other");
-    let trace = place.path(&format!("trace-{boot}"));
+    let trace = trace_of(place, boot);
     let shoal = shoal.args(&["fetch", link, "--linger", "0", "--dir"]);
     let shoal = shoal.arg(into).arg("--trace").arg(trace);
     shoal.local().spawn_json()
-}
-
-/// Bytes of the pieces that the fetch of this boot says it stored.
-fn stored_in(place: &Place, boot: usize) -> u64 {
-    let text = fs::read_to_string(place.path(&format!("trace-{boot}"))).unwrap();
-    // The last line may be cut.
-    let lines = text
-        .lines()
-        .filter_map(|line| serde_json::from_str(line).ok());
-    let pieces = lines.filter(|line: &Value| line["type"] == "piece");
-    pieces.map(|line| line["bytes"].as_u64().unwrap()).sum()
 }
 
 #[test]
@@ -90,7 +81,7 @@ fn a_fetch_on_ext4_goes_on_after_a_loss_of_power_and_shows_no_wrong_file() {
         disk.lose_power();
         fetcher.kill();
         disk.mount_again();
-        let stored = stored_in(&place, 2 * round);
+        let stored = stored_by(&trace_of(&place, 2 * round));
         let shown = match result.exists() {
             true => tree(&result),
             false => Vec::new(),

@@ -241,6 +241,17 @@ pub fn fetch(place: &Place, home: &str, link: &str, into: &Path, flags: &[&str])
     shoal.local().args(flags).spawn_json()
 }
 
+/// Bytes of the pieces that a fetch with this `--trace` says it stored; none when it wrote no trace.
+pub fn stored_by(trace: &Path) -> u64 {
+    let text = fs::read_to_string(trace).unwrap_or_default();
+    // The last line may be cut.
+    let lines = text
+        .lines()
+        .filter_map(|line| serde_json::from_str::<Value>(line).ok());
+    let pieces = lines.filter(|line| line["type"] == "piece");
+    pieces.map(|line| line["bytes"].as_u64().unwrap()).sum()
+}
+
 /// The peer id at the end of the first `listening` line.
 pub fn peer_of(process: &mut Process) -> String {
     let line = process.wait_for_type("listening");
