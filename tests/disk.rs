@@ -5,7 +5,7 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use crate::support::disk::Disk;
-use crate::support::{Place, assert_same, fetch, seed, skip, turn};
+use crate::support::{Place, assert_same, fetch, seed, skip, tree, turn};
 
 const MIB: usize = 1 << 20;
 
@@ -30,6 +30,68 @@ fn a_share_that_cannot_fit_is_refused_before_the_first_byte() {
     assert!(error["hint"].as_str().unwrap().contains("free some space"));
     assert!(fetcher.all("done").is_empty());
     assert_eq!(fs::read_dir(disk.root()).unwrap().count(), 0);
+}
+
+#[test]
+fn a_share_of_more_files_and_folders_than_fit_is_refused_before_the_first_byte() {
+    let _turn = turn();
+    let place = Place::new();
+    let test = "a_share_of_more_files_and_folders_than_fit_is_refused_before_the_first_byte";
+    let Some(disk) = Disk::of_inodes(test, &place, 40) else {
+        return;
+    };
+    let (files, chains) = (place.folder("files"), place.folder("chains"));
+    for number in 0..50 {
+        fs::write(files.join(number.to_string()), b"x").unwrap();
+    }
+    fs::create_dir_all(chains.join("d/".repeat(50))).unwrap();
+    for folder in [&files, &chains] {
+        let (mut seeder, link) = seed(&place, "home", folder, &[]);
+        let mut fetcher = fetch(&place, "other", &link, disk.root(), &[]);
+        assert_eq!(fetcher.wait(), 6);
+        let error = fetcher.wait_for_type("error");
+        let message = error["message"].as_str().unwrap();
+        assert!(message.contains("files and folders"), "{message}");
+        assert!(message.contains("`df -i`"), "{message}");
+        assert_eq!(fs::read_dir(disk.root()).unwrap().count(), 0);
+        seeder.kill();
+    }
+    // What fits is fetched, to the last inode but those of the part folder.
+    let small = place.folder("small");
+    for number in 0..30 {
+        fs::write(small.join(number.to_string()), b"x").unwrap();
+    }
+    let (_seeder, link) = seed(&place, "home", &small, &[]);
+    let mut fetcher = fetch(&place, "other", &link, disk.root(), &["--linger", "0"]);
+    assert_eq!(fetcher.wait(), 0);
+    assert_eq!(tree(&small), tree(&disk.root().join("small")));
+}
+
+#[test]
+fn a_disk_whose_inodes_run_out_meanwhile_is_told_as_that() {
+    let _turn = turn();
+    let place = Place::new();
+    let test = "a_disk_whose_inodes_run_out_meanwhile_is_told_as_that";
+    let Some(disk) = Disk::of_inodes(test, &place, 40) else {
+        return;
+    };
+    let folder = place.folder("set");
+    for number in 0..20 {
+        place.file(&format!("set/{number}"), 1 << 18);
+    }
+    let (_seeder, link) = seed(&place, "home", &folder, &["--up", "1M"]);
+    let mut fetcher = fetch(&place, "other", &link, disk.root(), &[]);
+    fetcher.wait_for_part(0.1);
+    for number in 0..40 {
+        let made = fs::create_dir(disk.root().join(number.to_string()));
+        if made.is_err() {
+            break;
+        }
+    }
+    let error = fetcher.wait_for_type("error");
+    let message = error["message"].as_str().unwrap();
+    assert!(message.contains("no inodes left for"), "{message}");
+    assert_eq!(fetcher.wait(), 6);
 }
 
 #[test]

@@ -6,6 +6,7 @@
 #![allow(unreachable_pub, reason = "modules of one binary share helpers")]
 
 mod choosing;
+mod cleaning;
 mod cli;
 mod contract;
 mod crash;
@@ -21,6 +22,7 @@ mod merkle_golden;
 mod power_loss;
 mod remembered;
 mod scale;
+mod shareable;
 mod simulation;
 mod support;
 mod surfaces;

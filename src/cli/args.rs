@@ -3,6 +3,7 @@
 //! Owns every name a user types. Parses values once, so that commands get paths, addresses and durations; asks nothing
 //! of the world. Every flag has a `SHOAL_*` variable. Called by `cli` alone.
 
+use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -70,6 +71,13 @@ Examples:
   shoal man | man -l -                 read it
   shoal man > ~/.local/share/man/man1/shoal.1";
 
+const CLEAN_EXAMPLES: &str = "\
+Examples:
+  shoal clean                        what stopped fetches left in the current folder
+  shoal clean -r /data               and in all folders below /data
+  shoal clean -r /data --remove      remove it; a fetch of one of these shares begins anew
+  shoal clean --json | jq -r .path   for scripts";
+
 const CONFIG_EXAMPLES: &str = "\
 Examples:
   shoal config show                  what holds now, and why
@@ -112,6 +120,9 @@ pub(crate) enum Command {
     /// Compare local files with a share; asks a peer of it unless this host has made or fetched it
     #[command(after_help = VERIFY_EXAMPLES)]
     Verify(VerifyArgs),
+    /// List, or remove, what fetches left that were stopped and that nobody goes on with
+    #[command(after_help = CLEAN_EXAMPLES)]
+    Clean(CleanArgs),
     /// Show the settings that hold, and where each comes from
     #[command(after_help = CONFIG_EXAMPLES)]
     Config(ConfigArgs),
@@ -150,10 +161,20 @@ pub(crate) struct SourceFlags {
     pub(crate) name: Option<Name>,
     /// Leave out what matches, as in .gitignore; may be repeated
     #[arg(long, env = "SHOAL_EXCLUDE", value_name = "GLOB")]
-    pub(crate) exclude: Vec<String>,
+    pub(crate) exclude: Vec<OsString>,
     /// Leave out what matches a pattern of FILE, as in .gitignore; may be repeated
     #[arg(long, env = "SHOAL_IGNORE_FILE", value_name = "FILE")]
     pub(crate) ignore_file: Vec<PathBuf>,
+    #[command(flatten)]
+    pub(crate) unshareable: UnshareableFlags,
+}
+
+/// What becomes of things that cannot be shared: for all that read local files as a share.
+#[derive(Clone, Copy, Debug, Args)]
+pub(crate) struct UnshareableFlags {
+    /// Leave out what cannot be read, or has a name that no share can hold, and go on
+    #[arg(long = "skip-unshareable", env = "SHOAL_SKIP_UNSHAREABLE", value_parser = FalseyValueParser::new())]
+    pub(crate) skip: bool,
 }
 
 /// Flags of `fetch`.
@@ -212,6 +233,20 @@ pub(crate) struct LinkArgs {
     pub(crate) sources: SourceFlags,
 }
 
+/// Flags of `clean`.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct CleanArgs {
+    /// Where to look [default: the current folder]
+    #[arg(value_name = "DIR")]
+    pub(crate) dirs: Vec<PathBuf>,
+    /// Look in all folders below, too; links are not followed
+    #[arg(short, long, env = "SHOAL_RECURSIVE", value_parser = FalseyValueParser::new())]
+    pub(crate) recursive: bool,
+    /// Remove what is found instead of listing it
+    #[arg(long, visible_alias = "yes", short_alias = 'y', env = "SHOAL_REMOVE", value_parser = FalseyValueParser::new())]
+    pub(crate) remove: bool,
+}
+
 /// What `config` is to do.
 #[derive(Clone, Debug, Args)]
 #[command(arg_required_else_help = true)]
@@ -241,7 +276,9 @@ pub(crate) struct CompletionsArgs {
 pub(crate) struct LsArgs {
     /// A link, the bare id of a share, or local files as `shoal seed` would share them
     #[arg(value_name = "LINK|PATH")]
-    pub(crate) what: std::ffi::OsString,
+    pub(crate) what: OsString,
+    #[command(flatten)]
+    pub(crate) unshareable: UnshareableFlags,
     /// How long to look for a peer of the share, and to wait for its answer
     #[arg(long, env = "SHOAL_TIMEOUT", value_name = "DURATION", default_value = "60s", value_parser = units::duration)]
     pub(crate) timeout: Duration,

@@ -7,11 +7,12 @@ use std::fmt::Write as _;
 
 use crate::content::LinkError;
 use crate::node::{FetchError, NodeError, Tried};
-use crate::storage::{ErrorClass, StorageError};
+use crate::storage::{ErrorClass, SkipReason, Skipped, StorageError};
 
 /// Addresses named one by one when no peer was found; the rest is counted.
 const TRIED_SHOWN_MAX: usize = 16;
 
+const COPY_FIRST: &str = "copy its bytes to a file with `cat` first, and share that";
 const RESUME: &str = "run the same command again to resume";
 
 /// The exit code of the process.
@@ -135,11 +136,22 @@ impl From<StorageError> for Failure {
             StorageError::EqualNames { .. } => {
                 "rename one of them, or share the folder they are in"
             }
+            StorageError::CannotShare { things, is_all } => unshareable_hint(things, *is_all),
+            StorageError::NotUtf8 { .. } | StorageError::SourceName { .. } => {
+                "give the share another name with `--name`"
+            }
+            StorageError::FalseLength { .. } => COPY_FIRST,
+            StorageError::TooManyEntries => {
+                "leave some out with `--exclude`, or make several shares of them"
+            }
             StorageError::NoName { .. } => "give the share a name with `--name`",
             StorageError::SourceChanged { .. } => {
                 "run the command again when nothing writes to it any more"
             }
-            StorageError::DiskFull { .. } => {
+            StorageError::NoInodes { .. } => {
+                "remove files there and run the same command again to resume, or choose another folder with `--dir`"
+            }
+            StorageError::DiskFull { .. } | StorageError::QuotaFull { .. } => {
                 "free some space and run the same command again to resume"
             }
             StorageError::NotAFolder { .. } | StorageError::NotWritable { .. } => {
@@ -153,7 +165,10 @@ impl From<StorageError> for Failure {
             StorageError::Incomplete { .. } => RESUME,
             _ => "",
         };
-        let failure = Self::new(code, error.to_string());
+        let failure = Self {
+            details: error.details(),
+            ..Self::new(code, error.to_string())
+        };
         if hint.is_empty() {
             failure
         } else {
@@ -198,6 +213,35 @@ impl From<FetchError> for Failure {
             FetchError::Closed => Self::unexpected(message),
         }
     }
+}
+
+/// What to do about things that cannot be shared.
+fn unshareable_hint(things: &[Skipped], is_all: bool) -> &'static str {
+    let are_all =
+        |wanted: fn(&SkipReason) -> bool| things.iter().all(|thing| wanted(&thing.reason));
+    let is_false_length = |reason: &SkipReason| {
+        matches!(
+            reason,
+            SkipReason::LongerThanLength | SkipReason::ShorterThanLength
+        )
+    };
+    if are_all(|reason| matches!(reason, SkipReason::Changed)) {
+        return if is_all {
+            "run the command again when nothing writes to it any more"
+        } else {
+            "run the command again when nothing writes to them any more, or leave them out with `--exclude` or with `--skip-unshareable`"
+        };
+    }
+    if !is_all {
+        return "rename them, or leave them out with `--exclude` or with `--skip-unshareable`";
+    }
+    if are_all(is_false_length) {
+        return COPY_FIRST;
+    }
+    if are_all(|reason| matches!(reason, SkipReason::Unreadable(_))) {
+        return "see that it can be read";
+    }
+    "share something else: nothing is left without it"
 }
 
 fn details(tried: &[Tried]) -> Vec<String> {

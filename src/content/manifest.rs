@@ -12,12 +12,12 @@ use super::{
     geometry::{FILE_COUNT_MAX, FileIndex, Geometry, GeometryError, piece_len_for},
     link::ShareId,
     path::{Name, PathError, RelativePath, escape_hostile},
-    records::{self, Record, Rules},
+    records::{self, Checked, Record, Rules},
 };
 
 /// Most bytes of a manifest.
 pub const MANIFEST_LEN_MAX: usize = 64 * 1024 * 1024;
-/// Most entries of a manifest, of all kinds.
+/// Most entries of a manifest, of all kinds, together with the folders above them: whoever fetches a share makes all of it.
 pub const ENTRY_COUNT_MAX: u32 = FILE_COUNT_MAX;
 
 /// First byte of the canonical bytes.
@@ -85,6 +85,8 @@ pub struct Manifest {
     entries: Vec<Entry>,
     /// Index in `entries` of each file.
     files: Vec<u32>,
+    /// Folders above entries, each once.
+    folder_count: u32,
     geometry: Geometry,
     id: ShareId,
 }
@@ -98,10 +100,10 @@ pub enum ManifestError {
         /// Its bytes.
         len: usize,
     },
-    /// More than 2^20 entries.
-    #[error("manifest of {count} entries where at most {ENTRY_COUNT_MAX} are allowed")]
+    /// More than 2^20 entries and folders above them.
+    #[error("{count} files, links and folders where at most {ENTRY_COUNT_MAX} are allowed")]
     TooManyEntries {
-        /// Its entries.
+        /// All of them.
         count: usize,
     },
     /// Made by a later version, or not a manifest.
@@ -211,15 +213,26 @@ impl Manifest {
         }
         // Twice over the bytes: there is no room made for entries before it is known that all of them will stay.
         let rules = Rules::new(&name, header.layout);
-        let file_lens = records::check_all(cursor.clone(), bytes, header.entry_count, rules)?;
+        let Checked {
+            file_lens,
+            folder_count,
+        } = records::check_all(cursor.clone(), bytes, header.entry_count, rules)?;
         let geometry = Geometry::new(header.piece_len, &file_lens)?;
         drop(file_lens);
         let mut entries = Vec::with_capacity(header.entry_count as usize);
         for _ in 0..header.entry_count {
             entries.push(cursor.take::<Record<'_>>()?.try_into()?);
         }
-        let id = ShareId::from_digest(Digest::of(bytes));
-        Ok(Self::from_parts(name, header.layout, entries, geometry, id))
+        let files = files_of(&entries, &geometry);
+        Ok(Self {
+            name,
+            layout: header.layout,
+            entries,
+            files,
+            folder_count,
+            geometry,
+            id: ShareId::from_digest(Digest::of(bytes)),
+        })
     }
 
     /// The canonical bytes: at most 64 MiB, and their SHA-256 is the id.
@@ -255,6 +268,27 @@ impl Manifest {
     #[must_use]
     pub fn entries(&self) -> &[Entry] {
         &self.entries
+    }
+
+    /// All folders below the top: those that are listed because they are empty, and those that follow from paths.
+    #[must_use]
+    pub fn folder_count(&self) -> u32 {
+        let is_empty = |entry: &&Entry| matches!(entry.kind, EntryKind::EmptyFolder);
+        self.folder_count + self.entries.iter().filter(is_empty).count() as u32
+    }
+
+    /// Its links.
+    #[must_use]
+    pub fn link_count(&self) -> u32 {
+        let is_link = |entry: &&Entry| matches!(entry.kind, EntryKind::Symlink { .. });
+        self.entries.iter().filter(is_link).count() as u32
+    }
+
+    /// Files, links and folders: what has to be made for all of it, the top folder of a share of several files beside that. At
+    /// most [`ENTRY_COUNT_MAX`].
+    #[must_use]
+    pub fn entry_count(&self) -> u32 {
+        self.folder_count + self.entries.len() as u32
     }
 
     /// How the files become pieces.
@@ -304,40 +338,40 @@ impl Manifest {
         for entry in &entries {
             rules.check(&Record::from(entry))?;
         }
-        let geometry = Geometry::new(piece_len, &rules.finish()?)?;
+        let Checked {
+            file_lens,
+            folder_count,
+        } = rules.finish()?;
+        let geometry = Geometry::new(piece_len, &file_lens)?;
         let canonical = encode_parts(&name, layout, piece_len, &entries);
         if canonical.len() > MANIFEST_LEN_MAX {
             return Err(ManifestError::TooLong {
                 len: canonical.len(),
             });
         }
-        let id = ShareId::from_digest(Digest::of(&canonical));
-        Ok(Self::from_parts(name, layout, entries, geometry, id))
-    }
-
-    fn from_parts(
-        name: Name,
-        layout: Layout,
-        entries: Vec<Entry>,
-        geometry: Geometry,
-        id: ShareId,
-    ) -> Self {
-        let mut files = Vec::with_capacity(geometry.file_count() as usize);
-        files.extend(
-            (0_u32..)
-                .zip(&entries)
-                .filter(|(_, entry)| matches!(entry.kind, EntryKind::File { .. }))
-                .map(|(index, _)| index),
-        );
-        Self {
+        let files = files_of(&entries, &geometry);
+        Ok(Self {
             name,
             layout,
             entries,
             files,
+            folder_count,
             geometry,
-            id,
-        }
+            id: ShareId::from_digest(Digest::of(&canonical)),
+        })
     }
+}
+
+/// Index in `entries` of each file.
+fn files_of(entries: &[Entry], geometry: &Geometry) -> Vec<u32> {
+    let mut files = Vec::with_capacity(geometry.file_count() as usize);
+    files.extend(
+        (0_u32..)
+            .zip(entries)
+            .filter(|(_, entry)| matches!(entry.kind, EntryKind::File { .. }))
+            .map(|(index, _)| index),
+    );
+    files
 }
 
 fn file_lens(entries: &[Entry]) -> Vec<u64> {
@@ -754,6 +788,64 @@ mod tests {
             folder(entries),
             Err(ManifestError::TooManyEntries { .. })
         ));
+    }
+
+    #[test]
+    fn folders_above_entries_count_once_each() {
+        let cases: [(&[&str], u32); 6] = [
+            (&["a", "b"], 0),
+            (&["d/a", "d/b"], 1),
+            (&["d/a", "d.e/a"], 2),
+            (&["a/b/c/x", "a/b/d/x", "a/e"], 4),
+            (&["ab/x", "abc/x"], 2),
+            (&["x/y/z", "y/x/z"], 4),
+        ];
+        for (paths, folders) in cases {
+            let manifest = folder(paths.iter().map(|path| file(path, 1)).collect()).unwrap();
+            assert_eq!(manifest.folder_count(), folders, "{paths:?}");
+            assert_eq!(manifest.entry_count(), folders + paths.len() as u32);
+            let decoded = Manifest::decode(&manifest.encode()).unwrap();
+            assert_eq!(decoded.folder_count(), folders, "{paths:?}");
+        }
+        assert_eq!(example().folder_count(), 2, "one above a file, one empty");
+    }
+
+    #[test]
+    fn a_few_bytes_cannot_make_more_folders_than_a_share_may_have_entries() {
+        let below = "/d".repeat(63);
+        let chains = |count: u32| -> Vec<Entry> {
+            (0..count)
+                .map(|chain| entry(&format!("{chain}{below}"), EntryKind::EmptyFolder))
+                .collect()
+        };
+        let most = ENTRY_COUNT_MAX / 64;
+        let manifest = folder(chains(most)).unwrap();
+        assert_eq!(manifest.entry_count(), ENTRY_COUNT_MAX);
+        assert!(Manifest::decode(&manifest.encode()).is_ok());
+        let error = folder(chains(most + 1)).unwrap_err();
+        assert!(
+            matches!(error, ManifestError::TooManyEntries { count } if count == 64 + ENTRY_COUNT_MAX as usize),
+            "{error:?}"
+        );
+        // As a peer would send it.
+        let mut sent = vec![VERSION];
+        let header = Header {
+            layout: Layout::Folder,
+            name: "tree",
+            piece_len: 1 << 16,
+            entry_count: most + 1,
+        };
+        encoding::encode_onto(&header, &mut sent);
+        let mut entries = chains(most + 1);
+        entries.sort_by(|left, right| left.path.cmp(&right.path));
+        for entry in &entries {
+            encoding::encode_onto(&Record::from(entry), &mut sent);
+        }
+        let error = Manifest::decode(&sent).unwrap_err();
+        assert!(
+            matches!(error, ManifestError::TooManyEntries { .. }),
+            "{error:?}"
+        );
     }
 
     #[test]

@@ -46,7 +46,7 @@ pub use bitfield::{Bitfield, BitfieldError};
 // What a share is.
 pub use path::{
     ELEMENT_LEN_MAX, Name, PATH_DEPTH_MAX, PATH_LEN_MAX, PathError, RelativePath, escape_hostile,
-    is_symlink_target_inside,
+    escape_hostile_bytes, is_symlink_target_inside,
 };
 
 pub use manifest::{

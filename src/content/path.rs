@@ -152,6 +152,17 @@ pub(super) fn is_below(path: &str, folder: &str) -> bool {
         .is_some_and(|rest| rest.starts_with('/'))
 }
 
+/// How many folders `path` lies below that are not above `previous`, the path before it in path order.
+pub(super) fn folders_not_above(path: &str, previous: &str) -> usize {
+    let (path, previous) = (path.as_bytes(), previous.as_bytes());
+    let shared = path
+        .iter()
+        .zip(previous)
+        .take_while(|(left, right)| left == right)
+        .count();
+    path[shared..].iter().filter(|byte| **byte == b'/').count()
+}
+
 /// The order of paths, of some that are checked and not kept.
 pub(super) fn compare(ours: &str, theirs: &str) -> Ordering {
     let (ours, theirs) = (ours.as_bytes(), theirs.as_bytes());
@@ -290,6 +301,20 @@ pub fn escape_hostile(text: &str) -> String {
     shown
 }
 
+/// The same of bytes that should be UTF-8: those that are not are written as `\xe9`.
+#[must_use]
+pub fn escape_hostile_bytes(bytes: &[u8]) -> String {
+    let mut shown = String::with_capacity(bytes.len());
+    for chunk in bytes.utf8_chunks() {
+        shown.push_str(&escape_hostile(chunk.valid()));
+        for byte in chunk.invalid() {
+            // Writing to a string cannot fail.
+            let _ = write!(shown, "\\x{byte:02x}");
+        }
+    }
+    shown
+}
+
 fn is_hostile(character: char) -> bool {
     character.is_control()
         || matches!(
@@ -364,6 +389,16 @@ mod tests {
 
     fn path(text: &str) -> RelativePath {
         RelativePath::parse(text).unwrap()
+    }
+
+    #[test]
+    fn bytes_that_are_no_text_are_shown_as_numbers() {
+        assert_eq!(
+            escape_hostile_bytes(b"caf\xe9/\x1b[2J"),
+            "caf\\xe9/\\u{1b}[2J"
+        );
+        assert_eq!(escape_hostile_bytes("caf\u{e9}".as_bytes()), "caf\u{e9}");
+        assert_eq!(escape_hostile_bytes(b"\xff\xfe"), "\\xff\\xfe");
     }
 
     #[test]

@@ -8,7 +8,7 @@
 use super::{
     digest::Digest,
     encoding::{self, BorrowDecode, Cursor, Encode},
-    manifest::{Entry, EntryKind, Layout, ManifestError},
+    manifest::{ENTRY_COUNT_MAX, Entry, EntryKind, Layout, ManifestError},
     path::{self, Name, PathError, RelativePath},
 };
 
@@ -37,8 +37,20 @@ pub(super) struct Rules<'a> {
     name: &'a Name,
     layout: Layout,
     previous: Option<&'a str>,
+    /// Records so far.
+    record_count: usize,
+    /// Folders above them, each once.
+    folder_count: usize,
     /// Bytes of every file so far.
     file_lens: Vec<u64>,
+}
+
+/// What records that break no rule are together.
+pub(super) struct Checked {
+    /// Bytes of every file.
+    pub(super) file_lens: Vec<u64>,
+    /// Folders above entries, which have no records.
+    pub(super) folder_count: u32,
 }
 
 impl<'a> Rules<'a> {
@@ -48,6 +60,8 @@ impl<'a> Rules<'a> {
             name,
             layout,
             previous: None,
+            record_count: 0,
+            folder_count: 0,
             file_lens: Vec::new(),
         }
     }
@@ -58,8 +72,11 @@ impl<'a> Rules<'a> {
     /// The rule it breaks; `NotCanonical` when it belongs before its predecessor.
     pub(super) fn check(&mut self, record: &Record<'a>) -> Result<(), ManifestError> {
         let path = |path| RelativePath::parse(path).map_err(ManifestError::Path);
+        let previous = self.previous.replace(record.path);
+        self.record_count += 1;
+        self.folder_count += path::folders_not_above(record.path, previous.unwrap_or_default());
         // In path order what lies below a path follows it directly, so neighbours tell everything.
-        if let Some(previous) = self.previous.replace(record.path) {
+        if let Some(previous) = previous {
             if self.layout == Layout::File {
                 return Err(self.not_one_file());
             }
@@ -102,15 +119,23 @@ impl<'a> Rules<'a> {
         }
     }
 
-    /// The bytes of every file, when no record is missing.
+    /// What the records are together, when none is missing.
     ///
     /// # Errors
-    /// `NotOneFile`, for a share of one file without it.
-    pub(super) fn finish(self) -> Result<Vec<u64>, ManifestError> {
-        match (self.layout, self.previous) {
-            (Layout::File, None) => Err(self.not_one_file()),
-            _ => Ok(self.file_lens),
+    /// `NotOneFile`, for a share of one file without it; `TooManyEntries`.
+    pub(super) fn finish(self) -> Result<Checked, ManifestError> {
+        if (self.layout, self.previous) == (Layout::File, None) {
+            return Err(self.not_one_file());
         }
+        let count = self.record_count + self.folder_count;
+        if count > ENTRY_COUNT_MAX as usize {
+            return Err(ManifestError::TooManyEntries { count });
+        }
+        Ok(Checked {
+            file_lens: self.file_lens,
+            // Below the number just checked.
+            folder_count: self.folder_count as u32,
+        })
     }
 
     fn not_one_file(&self) -> ManifestError {
@@ -119,8 +144,8 @@ impl<'a> Rules<'a> {
     }
 }
 
-/// The bytes of every file of the `count` records that `cursor` has yet to read, which are all that is left of `bytes`.
-/// Makes room for nothing else.
+/// What the `count` records are together that `cursor` has yet to read, which are all that is left of `bytes`.
+/// Makes room for nothing but the lengths of files.
 ///
 /// # Errors
 /// When they do not decode, break a rule, are not in canonical form, or something follows them.
@@ -129,7 +154,7 @@ pub(super) fn check_all<'a>(
     bytes: &'a [u8],
     count: u32,
     mut rules: Rules<'a>,
-) -> Result<Vec<u64>, ManifestError> {
+) -> Result<Checked, ManifestError> {
     let mut canonical = Vec::new();
     for _ in 0..count {
         let rest = &bytes[bytes.len() - cursor.remaining()..];

@@ -166,6 +166,19 @@ pub enum NodeEvent {
         /// The address.
         address: Multiaddr,
     },
+    /// What a share to be fetched whole consists of is known, and it is not just files.
+    Described {
+        /// Its name: hostile text.
+        name: String,
+        /// Its bytes.
+        bytes: u64,
+        /// Files in it.
+        files: u32,
+        /// Folders in it, below the top.
+        folders: u32,
+        /// Links in it.
+        links: u32,
+    },
     /// A peer of the share is connected.
     PeerConnected {
         /// Who.

@@ -181,6 +181,11 @@ pub(super) fn read_exact_at(file: &File, into: &mut [u8], offset: u64) -> io::Re
     pass!(Operation::Read, |_| file.read_exact_at(into, offset))
 }
 
+/// As many bytes from `offset` as one call gives, 0 at the end of the file.
+pub(super) fn read_at(file: &File, into: &mut [u8], offset: u64) -> io::Result<usize> {
+    pass!(Operation::Read, |_| file.read_at(into, offset))
+}
+
 /// Writes all of `bytes` at `offset`, in as many calls as the system needs; threads may share the handle.
 pub(super) fn write_all_at(file: &File, bytes: &[u8], offset: u64) -> io::Result<()> {
     let (mut rest, mut offset) = (bytes, offset);

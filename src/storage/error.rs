@@ -7,11 +7,17 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use super::os;
+use super::scan::Skipped;
 use super::target::IllegalName;
-use crate::content::{HashesError, ManifestError, PathError, PieceIndex, escape_hostile};
+use crate::content::{
+    ENTRY_COUNT_MAX, HashesError, ManifestError, PathError, PieceIndex, escape_hostile,
+    escape_hostile_bytes,
+};
 
 /// Names listed in one message; the rest is counted.
 const NAMES_SHOWN_MAX: usize = 5;
+/// Things that cannot be shared that are listed, a line each; the rest is counted.
+const THINGS_SHOWN_MAX: usize = 10;
 
 /// What went wrong with files.
 #[derive(Debug, thiserror::Error)]
@@ -71,6 +77,27 @@ pub enum StorageError {
         /// The rule it breaks.
         reason: PathError,
     },
+    /// Things that no share can hold, or that cannot be read; all that were found.
+    #[error("{}", cannot_share_text(things))]
+    CannotShare {
+        /// Each with the reason; at least one.
+        things: Vec<Skipped>,
+        /// It is the only thing that the user named: nothing would be left without it.
+        is_all: bool,
+    },
+    /// A file has more or fewer bytes than its file system says, and nobody changes it.
+    #[error("`{}` is {} than its length says: its system does not tell file lengths", shown(path), if *is_longer { "longer" } else { "shorter" })]
+    FalseLength {
+        /// The file.
+        path: PathBuf,
+        /// It has more bytes.
+        is_longer: bool,
+    },
+    /// There is more than one share can hold.
+    #[error(
+        "these are more than {ENTRY_COUNT_MAX} files, links and folders, the most that one share can hold"
+    )]
+    TooManyEntries,
     /// The files together cannot be described: too many, too long.
     #[error("these files cannot be shared: {reason}")]
     Unshareable {
@@ -105,12 +132,28 @@ pub enum StorageError {
         /// What the system said.
         source: io::Error,
     },
-    /// The disk or the user's quota has no room.
-    #[error("no space for `{}`: {needed} bytes needed{}", shown(path), free_text(*free))]
+    /// The file system takes no more files and folders, however many bytes are free.
+    #[error("{}", inodes_text(path, *needed, *free))]
+    NoInodes {
+        /// What was to be made.
+        path: PathBuf,
+        /// Files, folders and links that were to be made; at least 1.
+        needed: u64,
+        /// Those that can be made.
+        free: u64,
+    },
+    /// The user's quota has no room.
+    #[error("no space for `{}`: your quota is used up (`quota`)", shown(path))]
+    QuotaFull {
+        /// What was to be written.
+        path: PathBuf,
+    },
+    /// The disk has no room.
+    #[error("no space for `{}`{}{}", shown(path), needed_text(*needed), free_text(*free))]
     DiskFull {
         /// What was to be written.
         path: PathBuf,
-        /// Bytes that were to be written; for a whole share, those still missing.
+        /// Bytes that were to be written, 0 for a name; for a whole share, those still missing.
         needed: u64,
         /// Bytes free; `None` when the file system does not say.
         free: Option<u64>,
@@ -214,6 +257,9 @@ impl StorageError {
             Self::NotAFileOrFolder { .. }
             | Self::NotUtf8 { .. }
             | Self::SourceName { .. }
+            | Self::CannotShare { .. }
+            | Self::FalseLength { .. }
+            | Self::TooManyEntries
             | Self::Unshareable { .. }
             | Self::Hashes { .. }
             | Self::SourceChanged { .. }
@@ -222,7 +268,9 @@ impl StorageError {
             | Self::NotAFolder { .. }
             | Self::NotWritable { .. }
             | Self::NotHeld { .. } => ErrorClass::Io,
-            Self::DiskFull { .. } => ErrorClass::DiskFull,
+            Self::DiskFull { .. } | Self::NoInodes { .. } | Self::QuotaFull { .. } => {
+                ErrorClass::DiskFull
+            }
             Self::TargetDiffers { .. } | Self::Busy { .. } => ErrorClass::Exists,
             Self::IllegalNames { .. } | Self::Blocked { .. } => ErrorClass::Name,
             Self::Incomplete { .. } => ErrorClass::Incomplete,
@@ -230,16 +278,45 @@ impl StorageError {
         }
     }
 
+    /// More about it, a line each: every thing that cannot be shared, where there are several.
+    #[must_use]
+    pub fn details(&self) -> Vec<String> {
+        let Self::CannotShare { things, .. } = self else {
+            return Vec::new();
+        };
+        if things.len() == 1 {
+            return Vec::new();
+        }
+        let mut lines: Vec<_> = things
+            .iter()
+            .take(THINGS_SHOWN_MAX)
+            .map(|Skipped { path, reason }| format!("`{}`: {reason}", shown(path)))
+            .collect();
+        if things.len() > THINGS_SHOWN_MAX {
+            lines.push(format!("and {} more", things.len() - THINGS_SHOWN_MAX));
+        }
+        lines
+    }
+
     /// The error for a failed write of `needed` bytes to `path`, somewhere on the file system of `folder`.
     pub(super) fn writing(path: PathBuf, folder: &Path, needed: u64, source: io::Error) -> Self {
-        if os::is_disk_full(&source) {
-            Self::DiskFull {
+        if !os::is_disk_full(&source) {
+            return Self::Write { path, source };
+        }
+        if os::is_over_quota(&source) {
+            return Self::QuotaFull { path };
+        }
+        match os::space_at(folder) {
+            Some(space) if space.inodes == Some(0) && space.free > needed => Self::NoInodes {
+                path,
+                needed: 1,
+                free: 0,
+            },
+            space => Self::DiskFull {
                 path,
                 needed,
-                free: os::space_at(folder).map(|space| space.free),
-            }
-        } else {
-            Self::Write { path, source }
+                free: space.map(|space| space.free),
+            },
         }
     }
 
@@ -255,16 +332,46 @@ impl StorageError {
     }
 }
 
-/// A path as a terminal may see it.
-fn shown(path: &Path) -> String {
-    escape_hostile(&path.to_string_lossy())
+/// A path as a terminal may see it, bytes that are not UTF-8 as `\xe9`.
+#[must_use]
+pub fn shown(path: &Path) -> String {
+    escape_hostile_bytes(path.as_os_str().as_encoded_bytes())
+}
+
+fn cannot_share_text(things: &[Skipped]) -> String {
+    match things {
+        [Skipped { path, reason }] => format!("`{}` cannot be shared: {reason}", shown(path)),
+        things => format!("{} files or folders cannot be shared", things.len()),
+    }
+}
+
+/// "0 bytes needed" would be no reason.
+fn needed_text(needed: u64) -> String {
+    match needed {
+        0 => ": the disk is full".to_owned(),
+        needed => format!(": {needed} bytes needed"),
+    }
+}
+
+fn inodes_text(path: &Path, needed: u64, free: u64) -> String {
+    let path = shown(path);
+    if free == 0 && needed == 1 {
+        return format!(
+            "no inodes left for `{path}`: the file system takes no more files (`df -i`)"
+        );
+    }
+    format!(
+        "no room for `{path}`: it needs {needed} files and folders, the file system has room for {free} (`df -i`)"
+    )
 }
 
 fn free_text(free: Option<u64>) -> String {
     free.map_or_else(String::new, |free| format!(", {free} free"))
 }
 
-fn names_text(names: &[IllegalName]) -> String {
+/// The first few of `names`, and how many more there are.
+#[must_use]
+pub fn names_text(names: &[IllegalName]) -> String {
     let mut text: Vec<_> = names
         .iter()
         .take(NAMES_SHOWN_MAX)
@@ -301,5 +408,29 @@ mod tests {
             "{text}"
         );
         assert!(text.ends_with(" free"), "{text}");
+    }
+
+    #[test]
+    fn no_message_says_that_nothing_is_needed_or_that_there_is_room() {
+        let full = |errno: rustix::io::Errno| {
+            StorageError::writing(PathBuf::from("f"), Path::new("/"), 0, errno.into()).to_string()
+        };
+        let text = full(rustix::io::Errno::NOSPC);
+        assert!(
+            text.starts_with("no space for `f`: the disk is full, "),
+            "{text}"
+        );
+        let text = full(rustix::io::Errno::DQUOT);
+        assert!(text.contains("quota") && !text.contains("free"), "{text}");
+        let none = StorageError::NoInodes {
+            path: PathBuf::from("f"),
+            needed: 1,
+            free: 0,
+        };
+        assert_eq!(none.exit_class(), ErrorClass::DiskFull);
+        assert!(
+            none.to_string().starts_with("no inodes left for `f`"),
+            "{none}"
+        );
     }
 }

@@ -4,6 +4,7 @@
 //! so `/build` means its top. Nothing matches unless the user gave a pattern. Called by `scan` and `chosen`; made by `cli`.
 //! Source: gitignore(5).
 
+use std::ffi::OsStr;
 use std::path::Path;
 
 use ignore::Match;
@@ -15,12 +16,16 @@ use super::StorageError;
 #[derive(Clone, Debug)]
 pub struct Globs {
     matcher: Gitignore,
+    /// Patterns with bytes that are not UTF-8, matched against paths in the same spelling: see [`spelled`]. They decide
+    /// before the others.
+    bytes: Gitignore,
 }
 
 impl Default for Globs {
     fn default() -> Self {
         Self {
             matcher: Gitignore::empty(),
+            bytes: Gitignore::empty(),
         }
     }
 }
@@ -34,45 +39,60 @@ impl Globs {
     /// a file.
     pub fn read(
         files: &[impl AsRef<Path>],
-        lines: &[impl AsRef<str>],
+        lines: &[impl AsRef<OsStr>],
     ) -> Result<Self, StorageError> {
         // Without a root: what is matched is relative to the share already.
         let mut builder = GitignoreBuilder::new("");
-        let mut add = |line: &str| {
-            builder
-                .add_line(None, line)
-                .map(drop)
-                .map_err(|error| StorageError::Glob {
-                    glob: line.to_owned(),
-                    reason: reason_of(&error),
-                })
+        let mut bytes_builder = GitignoreBuilder::new("");
+        let mut add = |line: &[u8]| {
+            let added = match str::from_utf8(line) {
+                Ok(line) => builder.add_line(None, line),
+                Err(_) => bytes_builder.add_line(None, &spelled(line)),
+            };
+            added.map(drop).map_err(|error| StorageError::Glob {
+                glob: String::from_utf8_lossy(line).into_owned(),
+                reason: reason_of(&error),
+            })
         };
         for file in files {
             let path = file.as_ref();
             let bytes =
                 std::fs::read(path).map_err(|source| StorageError::reading(path, source))?;
-            for line in String::from_utf8_lossy(&bytes).lines() {
-                add(line)?;
+            for line in bytes.split(|byte| *byte == b'\n') {
+                add(line.strip_suffix(b"\r").unwrap_or(line))?;
             }
         }
         for line in lines {
-            add(line.as_ref())?;
+            add(line.as_ref().as_encoded_bytes())?;
         }
-        let matcher = builder.build().map_err(|error| StorageError::Glob {
-            glob: String::new(),
-            reason: reason_of(&error),
-        })?;
-        Ok(Self { matcher })
+        let built = |builder: GitignoreBuilder| {
+            builder.build().map_err(|error| StorageError::Glob {
+                glob: String::new(),
+                reason: reason_of(&error),
+            })
+        };
+        Ok(Self {
+            matcher: built(builder)?,
+            bytes: built(bytes_builder)?,
+        })
     }
 
     /// Whether there is no pattern at all.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.matcher.is_empty()
+        self.matcher.is_empty() && self.bytes.is_empty()
     }
 
     /// Whether `path` itself matches. For a walk from the top that does not enter folders that match.
     pub(super) fn matches(&self, path: &Path, is_folder: bool) -> bool {
+        if !self.bytes.is_empty() {
+            let path = spelled(path.as_os_str().as_encoded_bytes());
+            match self.bytes.matched(&path, is_folder) {
+                Match::Ignore(_) => return true,
+                Match::Whitelist(_) => return false,
+                Match::None => {}
+            }
+        }
         matches!(self.matcher.matched(path, is_folder), Match::Ignore(_))
     }
 
@@ -82,6 +102,18 @@ impl Globs {
         let found = self.matcher.matched_path_or_any_parents(path, is_folder);
         matches!(found, Match::Ignore(_))
     }
+}
+
+/// `bytes` as text in which each byte that is not UTF-8 is a character of its own, from the end of the private planes.
+fn spelled(bytes: &[u8]) -> String {
+    const FIRST: u32 = 0x10_ff00;
+    let mut text = String::with_capacity(bytes.len());
+    for chunk in bytes.utf8_chunks() {
+        text.push_str(chunk.valid());
+        let characters = chunk.invalid().iter();
+        text.extend(characters.filter_map(|byte| char::from_u32(FIRST + u32::from(*byte))));
+    }
+    text
 }
 
 /// What is wrong, without the crate's repetition of the pattern.
@@ -130,6 +162,29 @@ mod tests {
                 *expected,
                 "{lines:?} {path}"
             );
+        }
+    }
+
+    #[test]
+    fn a_pattern_may_have_bytes_that_are_not_utf8() {
+        use std::os::unix::ffi::OsStrExt;
+        let file = |bytes| Path::new(OsStr::from_bytes(bytes));
+        let lines = [
+            OsStr::from_bytes(b"caf\xe9"),
+            OsStr::from_bytes(b"n\xe4*"),
+            OsStr::new("x?"),
+        ];
+        let read = Globs::read(&[] as &[&Path], &lines).unwrap();
+        for (name, expected) in [
+            (&b"caf\xe9"[..], true),
+            (b"deep/caf\xe9", true),
+            (b"n\xe4\xefve", true),
+            (b"caf\xe8", false),
+            (b"cafe", false),
+            ("caf\u{e9}".as_bytes(), false),
+            (b"x\xff", true),
+        ] {
+            assert_eq!(read.matches(file(name), false), expected, "{name:?}");
         }
     }
 

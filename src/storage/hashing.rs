@@ -65,9 +65,10 @@ pub(super) fn visit_pieces<R: Send>(
     watch: &Watch<'_>,
     visit: impl Fn(PieceIndex, PieceBytes<'_>) -> Result<R, StorageError> + Sync,
 ) -> Result<Vec<R>, StorageError> {
-    let Visited { answers, failed } = visit_pieces_partly(geometry, pieces, from, watch, visit);
-    match failed {
-        Some(error) => Err(error),
+    let Visited { answers, failed } =
+        visit_pieces_partly(geometry, pieces, from, watch, OnFailure::Stop, visit);
+    match failed.into_iter().next() {
+        Some((_, error)) => Err(error),
         None => Ok(answers.into_iter().map(|(_, answer)| answer).collect()),
     }
 }
@@ -76,8 +77,17 @@ pub(super) fn visit_pieces<R: Send>(
 pub(super) struct Visited<R> {
     /// Answers with their places in `pieces`, in that order; all of them when nothing failed.
     pub(super) answers: Vec<(usize, R)>,
-    /// The first failure, in the order of `pieces`.
-    pub(super) failed: Option<StorageError>,
+    /// Failures with their places in `pieces`, in that order; of one file perhaps several.
+    pub(super) failed: Vec<(usize, StorageError)>,
+}
+
+/// What happens to the rest when a piece fails.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum OnFailure {
+    /// Nothing more is read.
+    Stop,
+    /// Nothing more is read of that file.
+    LeaveFile,
 }
 
 /// As [`visit_pieces`], with the answers that were there when a piece failed.
@@ -86,11 +96,12 @@ pub(super) fn visit_pieces_partly<R: Send>(
     pieces: &[PieceIndex],
     from: &impl Readable,
     watch: &Watch<'_>,
+    on_failure: OnFailure,
     visit: impl Fn(PieceIndex, PieceBytes<'_>) -> Result<R, StorageError> + Sync,
 ) -> Visited<R> {
     let mut visited = Visited {
         answers: Vec::new(),
-        failed: None,
+        failed: Vec::new(),
     };
     if pieces.is_empty() {
         return visited;
@@ -99,8 +110,11 @@ pub(super) fn visit_pieces_partly<R: Send>(
     let next = AtomicUsize::new(0);
     let done = AtomicU64::new(0);
     let stop = AtomicBool::new(false);
+    let left: Vec<_> = (0..geometry.file_count())
+        .map(|_| AtomicBool::new(false))
+        .collect();
     let per_thread = rayon::broadcast(|_| {
-        let (mut answers, mut failed) = (Vec::new(), None);
+        let (mut answers, mut failed) = (Vec::new(), Vec::new());
         let mut reader = Reader {
             from,
             open: None,
@@ -116,6 +130,10 @@ pub(super) fn visit_pieces_partly<R: Send>(
             }
             for (position, &piece) in (first..).zip(taken) {
                 let span = geometry.locate(piece);
+                let is_left = &left[span.file.as_usize()];
+                if is_left.load(Ordering::Relaxed) {
+                    continue;
+                }
                 let answer = if watch.cancel.load(Ordering::Relaxed) {
                     Err(StorageError::Cancelled)
                 } else {
@@ -124,9 +142,15 @@ pub(super) fn visit_pieces_partly<R: Send>(
                 match answer {
                     Ok(answer) => answers.push((position, answer)),
                     Err(error) => {
-                        failed = Some((position, error));
-                        stop.store(true, Ordering::Relaxed);
-                        break;
+                        let is_over = on_failure == OnFailure::Stop
+                            || matches!(error, StorageError::Cancelled);
+                        failed.push((position, error));
+                        if is_over {
+                            stop.store(true, Ordering::Relaxed);
+                            break;
+                        }
+                        is_left.store(true, Ordering::Relaxed);
+                        continue;
                     }
                 }
                 let len = u64::from(span.len);
@@ -143,12 +167,11 @@ pub(super) fn visit_pieces_partly<R: Send>(
     visited
         .answers
         .sort_unstable_by_key(|(position, _)| *position);
-    let first = failures
-        .into_iter()
-        .flatten()
-        .min_by_key(|(position, _)| *position);
-    visited.failed = first.map(|(_, error)| error);
-    if visited.failed.is_none() {
+    visited.failed = failures.into_iter().flatten().collect();
+    visited
+        .failed
+        .sort_unstable_by_key(|(position, _)| *position);
+    if visited.failed.is_empty() {
         assert_eq!(
             visited.answers.len(),
             pieces.len(),

@@ -14,6 +14,7 @@ mod globs;
 mod hashing;
 mod holes;
 mod import;
+mod leftovers;
 mod memory;
 mod naming;
 mod opening;
@@ -22,6 +23,7 @@ mod part;
 mod recent;
 mod record;
 mod replayed;
+mod room;
 mod scan;
 mod scratch;
 mod source;
@@ -37,10 +39,11 @@ use crate::content::{FileIndex, PieceIndex, Verified};
 
 pub use chosen::Chosen;
 pub use compare::{Verdict, compare};
-pub use error::{ErrorClass, StorageError};
+pub use error::{ErrorClass, StorageError, names_text, shown};
 pub use fetch::FetchStore;
 pub use globs::Globs;
 pub use import::{ImportOptions, ImportProgress, Imported, import};
+pub use leftovers::{Leftover, Leftovers, Reach, Untouched};
 pub use memory::MemoryStore;
 pub use part::{PartFolder, Resumable};
 #[doc(hidden)] // Only for the tests that feed it what a disk may hold.
@@ -49,7 +52,7 @@ pub use scan::{SkipReason, Skipped};
 pub use scratch::Scratch;
 pub use source::SourceStore;
 pub use state::{KnownPeer, KnownPeers, KnownShares};
-pub use target::{IllegalName, IllegalReason, Target};
+pub use target::{IllegalName, IllegalReason, Target, unportable_names};
 
 /// The bytes of one share. Every method may be called from several threads at once.
 pub trait PieceStore: Send + Sync {

@@ -13,19 +13,11 @@ use super::fetch::{FetchStore, Names, OPEN_FILES_MAX, State, WRITE_TURNS, Which}
 use super::part::{self, PartFolder, Resumable};
 use super::recent::Recent;
 use super::record::{Entry, LastRun, Record, Replay};
+use super::room::Room;
 use super::survey::{Survey, Surveyor};
-use super::target::{self, Place, Target};
+use super::target::{self, Target};
 use super::{Chosen, StorageError, disk, os};
 use crate::content::{Bitfield, FileIndex, Manifest, PieceHashes, PieceIndex, PieceSpan};
-
-/// Most bytes left free on purpose, for the record and the file system's own needs.
-const RESERVE_MAX: u64 = 16 * 1024 * 1024;
-/// Part of the needed bytes that is left free, as a shift: 1/128 covers a record entry per 16 KiB piece and block maps.
-const RESERVE_SHIFT: u32 = 7;
-/// Bytes left free even for the smallest share: manifest, hashes, record and lock take a block each.
-const RESERVE_MIN: u64 = 64 * 1024;
-
-const _: () = assert!(RESERVE_MIN <= RESERVE_MAX);
 
 /// What an opening store writes down and puts right.
 struct Changes {
@@ -45,7 +37,7 @@ impl FetchStore {
     ///
     /// # Errors
     /// [`StorageError::IllegalNames`]; [`StorageError::TargetDiffers`] and [`StorageError::Blocked`] for what is in
-    /// the way; [`StorageError::Busy`]; [`StorageError::DiskFull`] when the missing pieces do not fit;
+    /// the way; [`StorageError::Busy`]; [`StorageError::DiskFull`] and [`StorageError::NoInodes`] when what is missing does not fit;
     /// [`StorageError::NotAFolder`], [`StorageError::OutputName`], [`StorageError::Read`], [`StorageError::Write`].
     ///
     /// # Panics
@@ -87,7 +79,7 @@ impl FetchStore {
         };
         let zeros = hashes.zero_pieces(manifest.geometry());
         let space = os::space_at(&target::nearest_existing(&place.folder)?);
-        let survey = Surveyor {
+        let surveyor = Surveyor {
             manifest: &manifest,
             hashes: &hashes,
             zeros: &zeros,
@@ -99,10 +91,10 @@ impl FetchStore {
             overwrite: target.overwrite,
             block: space.map_or(1, |space| space.block),
             progress,
-        }
-        .survey()?;
+        };
+        let survey = surveyor.survey()?;
         if let Some(space) = space {
-            check_space(&place, survey.needed, space.free)?;
+            Room::needed(&surveyor, &survey)?.check(&place.shown(), space)?;
         }
 
         // From here on things are made; a failure takes them back.
@@ -318,22 +310,6 @@ fn open_record(
     let file = part.open_record()?;
     Record::open(file, &manifest.id(), manifest.geometry(), boot).map_err(|source| {
         StorageError::writing(part.shown().join("record"), part.shown(), 0, source)
-    })
-}
-
-/// That the missing pieces fit, with a little left for the record and the file system itself.
-fn check_space(place: &Place, needed: u64, free: u64) -> Result<(), StorageError> {
-    if needed == 0 {
-        return Ok(());
-    }
-    let reserve = (RESERVE_MIN + (needed >> RESERVE_SHIFT)).min(RESERVE_MAX);
-    if needed.saturating_add(reserve) <= free {
-        return Ok(());
-    }
-    Err(StorageError::DiskFull {
-        path: place.shown(),
-        needed,
-        free: Some(free),
     })
 }
 

@@ -86,6 +86,12 @@ pub(super) fn stat_in(dir: &Dir, name: &Path) -> io::Result<Option<Stat>> {
     )
 }
 
+/// Whether `name`, one element, inside `dir` belongs to this user. A link is not followed.
+pub(super) fn is_ours(dir: &Dir, name: &Path) -> io::Result<bool> {
+    let raw = rustix::fs::statat(dir, name, AtFlags::SYMLINK_NOFOLLOW)?;
+    Ok(raw.st_uid == rustix::process::geteuid().as_raw())
+}
+
 /// What an open file is now.
 pub(super) fn stat_file(file: &File) -> io::Result<Stat> {
     disk::look(|| Ok(Stat::from_raw(&rustix::fs::fstat(file)?)))
@@ -99,6 +105,12 @@ pub(super) fn stat_path(path: &Path) -> io::Result<Stat> {
 /// What lies at `path`, a link counted as a link.
 pub(super) fn stat_link(path: &Path) -> io::Result<Stat> {
     Ok(Stat::from_raw(&rustix::fs::lstat(path)?))
+}
+
+/// Opens the file at `path`, links followed, for reads that fail where they would wait.
+pub(super) fn open_without_waiting(path: &Path) -> io::Result<File> {
+    let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    Ok(rustix::fs::open(path, flags, rustix::fs::Mode::empty())?.into())
 }
 
 /// Gives `from/from_name` the name `to/to_name` and never replaces what has that name: `AlreadyExists` then.
@@ -161,6 +173,8 @@ pub(super) struct Space {
     pub(super) free: u64,
     /// Files take whole multiples of this many bytes; at least 1.
     pub(super) block: u64,
+    /// Files and folders this user may still make; `None` where their number is not fixed.
+    pub(super) inodes: Option<u64>,
 }
 
 /// Room left for this user; `None` when the file system does not say (some network and user-space ones).
@@ -173,6 +187,7 @@ pub(super) fn space_at(path: &Path) -> Option<Space> {
     Some(Space {
         free: told.f_bavail.saturating_mul(block),
         block,
+        inodes: (told.f_files > 0).then_some(told.f_favail),
     })
 }
 
@@ -182,6 +197,11 @@ pub(super) fn is_disk_full(error: &io::Error) -> bool {
         Errno::from_io_error(error),
         Some(Errno::NOSPC | Errno::DQUOT)
     )
+}
+
+/// Whether a failed write means that this user's quota ran out.
+pub(super) fn is_over_quota(error: &io::Error) -> bool {
+    Errno::from_io_error(error) == Some(Errno::DQUOT)
 }
 
 /// Whether this user may create names in the folder at `path`.

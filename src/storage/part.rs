@@ -19,11 +19,13 @@ use super::disk;
 use super::os::{self, Stat};
 use super::{StorageError, Target};
 use crate::content::{
-    Digest, FileIndex, MANIFEST_LEN_MAX, Manifest, PIECE_COUNT_MAX, PieceHashes, ShareId,
+    Digest, FileIndex, MANIFEST_LEN_MAX, Manifest, Name, PIECE_COUNT_MAX, PieceHashes, ShareId,
 };
 
 const PREFIX: &str = ".shoal-";
 const SUFFIX: &str = ".part";
+/// The file whose lock says that somebody uses the folder.
+pub(super) const LOCK: &str = "lock";
 /// Characters of the share id in the name: 80 bits, so two shares never meet in one folder.
 const ID_LEN: usize = 16;
 /// Length of one piece hash in `hashes`, which is nothing but all of them in order.
@@ -339,10 +341,7 @@ impl PartFolder {
     }
 
     fn read_whole(&self, name: &str, len_max: usize) -> Option<Vec<u8>> {
-        let file = beneath::open_file_in(&self.dir, OsStr::new(name)).ok()?;
-        let mut bytes = Vec::new();
-        file.take(len_max as u64 + 1).read_to_end(&mut bytes).ok()?;
-        (bytes.len() <= len_max).then_some(bytes)
+        read_whole_in(&self.dir, name, len_max)
     }
 }
 
@@ -364,7 +363,35 @@ pub(super) fn is_part_folder_name(name: &OsStr) -> bool {
     })
 }
 
-fn name_of(share: &ShareId) -> String {
+/// Whether a fetch makes files of this name in its part folder.
+pub(super) fn is_own_name(name: &OsStr) -> bool {
+    let Some(name) = name.to_str() else {
+        return false;
+    };
+    let is_index = (1..=8).contains(&name.len())
+        && name
+            .bytes()
+            .all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
+    let whole = name.strip_suffix(".new").unwrap_or(name);
+    is_index || [LOCK, "manifest", "hashes", "record"].contains(&whole)
+}
+
+/// Which share the part folder `dir` is for, by the manifest in it, and what that share is called.
+pub(super) fn share_in(dir: &Dir) -> Option<(ShareId, Name)> {
+    let bytes = read_whole_in(dir, "manifest", MANIFEST_LEN_MAX)?;
+    let manifest = Manifest::decode(&bytes).ok()?;
+    Some((manifest.id(), manifest.name().clone()))
+}
+
+fn read_whole_in(dir: &Dir, name: &str, len_max: usize) -> Option<Vec<u8>> {
+    let file = beneath::open_file_in(dir, OsStr::new(name)).ok()?;
+    let mut bytes = Vec::new();
+    file.take(len_max as u64 + 1).read_to_end(&mut bytes).ok()?;
+    (bytes.len() <= len_max).then_some(bytes)
+}
+
+/// What the part folder of `share` is called.
+pub(super) fn name_of(share: &ShareId) -> String {
     format!("{PREFIX}{}{SUFFIX}", &share.to_string()[..ID_LEN])
 }
 

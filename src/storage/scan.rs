@@ -7,6 +7,7 @@ use std::collections::HashMap;
 use std::ffi::OsString;
 use std::fmt;
 use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -15,13 +16,14 @@ use super::globs::Globs;
 use super::os::{self, Kind, Signature, Stat};
 use super::part;
 use crate::content::{
-    Entry, EntryKind, Layout, Name, PathError, RelativePath, is_symlink_target_inside,
+    ENTRY_COUNT_MAX, Entry, EntryKind, Layout, Name, PathError, RelativePath,
+    is_symlink_target_inside,
 };
 
 /// Files between two reports of progress.
 const REPORT_FILES: u64 = 256;
 
-/// Something that lies in a shared folder and is not part of the share.
+/// Something that lies in a shared folder and is not, or cannot be, part of the share.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Skipped {
     /// Where it lies.
@@ -30,8 +32,8 @@ pub struct Skipped {
     pub reason: SkipReason,
 }
 
-/// Why something is left out.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// Why something is left out, or cannot be shared.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum SkipReason {
     /// A fifo, a socket or a device.
     Special,
@@ -39,6 +41,42 @@ pub enum SkipReason {
     LinkOutside,
     /// The part folder of a fetch that is not complete.
     PartFolder,
+    /// Its name is not UTF-8.
+    NotUtf8,
+    /// Its path breaks a rule that all shares obey.
+    Name(PathError),
+    /// It was there a moment ago, or the user named it.
+    Gone,
+    /// What the system said when it was looked at or read.
+    Unreadable(String),
+    /// It has bytes beyond the length that its file system tells, and that does not change.
+    LongerThanLength,
+    /// It has fewer bytes than the length that its file system tells, and that does not change.
+    ShorterThanLength,
+    /// It changed between the first look and the last byte.
+    Changed,
+}
+
+impl SkipReason {
+    /// Why something could not be read, by the error that says so.
+    pub(super) fn of(error: &StorageError) -> Self {
+        match error {
+            StorageError::NotFound { .. } => Self::Gone,
+            StorageError::SourceChanged { path } => match os::stat_link(path) {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => Self::Gone,
+                _ => Self::Changed,
+            },
+            StorageError::FalseLength { is_longer, .. } => {
+                if *is_longer {
+                    Self::LongerThanLength
+                } else {
+                    Self::ShorterThanLength
+                }
+            }
+            StorageError::Read { source, .. } => Self::Unreadable(source.to_string()),
+            other => Self::Unreadable(other.to_string()),
+        }
+    }
 }
 
 impl fmt::Display for SkipReason {
@@ -47,6 +85,17 @@ impl fmt::Display for SkipReason {
             Self::Special => "not a file, folder or link",
             Self::LinkOutside => "link leads out of the folder",
             Self::PartFolder => "part of an unfinished fetch",
+            Self::NotUtf8 => "its name is not UTF-8",
+            Self::Name(reason) => return write!(f, "{reason}"),
+            Self::Gone => "it does not exist",
+            Self::Unreadable(reason) => return write!(f, "it cannot be read: {reason}"),
+            Self::LongerThanLength => {
+                "it is longer than its length says: its system does not tell file lengths"
+            }
+            Self::ShorterThanLength => {
+                "it is shorter than its length says: its system does not tell file lengths"
+            }
+            Self::Changed => "it changed while it was read",
         })
     }
 }
@@ -74,6 +123,8 @@ pub(super) struct Scan {
     /// Links and empty folders.
     pub(super) others: Vec<Entry>,
     pub(super) skipped: Vec<Skipped>,
+    /// What no share can hold, or nobody can look at.
+    pub(super) refused: Vec<Skipped>,
     /// Entries left out by the user's patterns, a folder with all that is in it as one.
     pub(super) excluded: u64,
 }
@@ -105,41 +156,53 @@ pub(super) fn scan(
         files: Vec::new(),
         others: Vec::new(),
         skipped: Vec::new(),
+        refused: Vec::new(),
         excluded: 0,
+        folders: 0,
         bytes: 0,
     };
     let layout = match paths {
         [path] => {
             let stat = walk.stat_named(path)?;
             if stat.kind == Kind::File {
-                walk.file(path, RelativePath::from(name.clone()), &stat);
+                walk.file(path, RelativePath::from(name.clone()), &stat)?;
                 Layout::File
             } else {
-                walk.folder(path, None, 0)?;
+                let names = names_in(path).map_err(|error| StorageError::reading(path, error))?;
+                walk.folder(path, names, None, 0)?;
                 Layout::Folder
             }
         }
         paths => {
             let mut taken: HashMap<RelativePath, &PathBuf> = HashMap::new();
             for path in paths {
-                let entry = RelativePath::from(base_name(path)?);
+                let entry = match base_name(path) {
+                    Ok(name) => RelativePath::from(name),
+                    Err(error) => {
+                        walk.refuse_named(path, error)?;
+                        continue;
+                    }
+                };
                 if let Some(first) = taken.insert(entry.clone(), path) {
                     return Err(StorageError::EqualNames {
                         first: first.clone(),
                         second: path.clone(),
                     });
                 }
-                let stat = walk.stat_named(path)?;
+                let stat = match walk.stat_named(path) {
+                    Ok(stat) => stat,
+                    Err(error) => {
+                        walk.refuse_named(path, error)?;
+                        continue;
+                    }
+                };
                 if walk.is_excluded(entry.as_str(), stat.kind) {
                     continue;
                 }
                 if stat.kind == Kind::File {
-                    walk.file(path, entry, &stat);
-                } else if !walk.folder(path, Some(&entry), 1)? {
-                    walk.others.push(Entry {
-                        path: entry,
-                        kind: EntryKind::EmptyFolder,
-                    });
+                    walk.file(path, entry, &stat)?;
+                } else {
+                    walk.folder_within(path, entry, 1)?;
                 }
             }
             Layout::Folder
@@ -150,6 +213,7 @@ pub(super) fn scan(
         mut files,
         others,
         skipped,
+        refused,
         excluded,
         ..
     } = walk;
@@ -160,6 +224,7 @@ pub(super) fn scan(
         files,
         others,
         skipped,
+        refused,
         excluded,
     })
 }
@@ -197,7 +262,10 @@ struct Walk<'a> {
     files: Vec<Found>,
     others: Vec<Entry>,
     skipped: Vec<Skipped>,
+    refused: Vec<Skipped>,
     excluded: u64,
+    /// Folders that are not empty, the top not counted.
+    folders: usize,
     bytes: u64,
 }
 
@@ -213,7 +281,17 @@ impl Walk<'_> {
         }
     }
 
-    fn file(&mut self, source: &Path, path: RelativePath, stat: &Stat) {
+    /// Whether one more entry is one too many: said before anything is read.
+    fn count(&self) -> Result<(), StorageError> {
+        let count = self.files.len() + self.others.len() + self.folders;
+        if count >= ENTRY_COUNT_MAX as usize {
+            return Err(StorageError::TooManyEntries);
+        }
+        Ok(())
+    }
+
+    fn file(&mut self, source: &Path, path: RelativePath, stat: &Stat) -> Result<(), StorageError> {
+        self.count()?;
         let Stat {
             signature,
             device,
@@ -231,24 +309,65 @@ impl Walk<'_> {
         if (self.files.len() as u64).is_multiple_of(REPORT_FILES) {
             (self.progress)(self.files.len() as u64, self.bytes);
         }
+        Ok(())
     }
 
-    /// Walks the folder at `source`, which is `at` in the share (`None`: its top). A link in it may climb no higher than the
-    /// folder the user named, which is `named_depth` elements deep. Returns whether anything in it became an entry.
+    fn other(&mut self, path: RelativePath, kind: EntryKind) -> Result<(), StorageError> {
+        self.count()?;
+        self.others.push(Entry { path, kind });
+        Ok(())
+    }
+
+    /// Walks the folder at `source` that is the entry `path`, an empty one itself.
+    fn folder_within(
+        &mut self,
+        source: &Path,
+        path: RelativePath,
+        named_depth: usize,
+    ) -> Result<(), StorageError> {
+        let names = match names_in(source) {
+            Ok(names) => names,
+            Err(error) => {
+                self.refuse(source, &StorageError::reading(source, error));
+                return Ok(());
+            }
+        };
+        self.count()?;
+        self.folders += 1;
+        if !self.folder(source, names, Some(&path), named_depth)? {
+            self.folders -= 1;
+            self.other(path, EntryKind::EmptyFolder)?;
+        }
+        Ok(())
+    }
+
+    /// Walks the folder at `source` with these `names` in it, which is `at` in the share (`None`: its top). A link in it may
+    /// climb no higher than the folder the user named, which is `named_depth` elements deep. Returns whether anything in it
+    /// became an entry.
     fn folder(
         &mut self,
         source: &Path,
+        names: Vec<OsString>,
         at: Option<&RelativePath>,
         named_depth: usize,
     ) -> Result<bool, StorageError> {
         if self.cancel.load(Ordering::Relaxed) {
             return Err(StorageError::Cancelled);
         }
-        let mut any = false;
-        for name in names_in(source)? {
+        let before = self.files.len() + self.others.len();
+        for name in names {
             let source = source.join(&name);
-            let stat =
-                os::stat_link(&source).map_err(|error| StorageError::reading(&source, error))?;
+            let stat = match os::stat_link(&source) {
+                Ok(stat) => stat,
+                // What it is nobody knows; who leaves its name out does not care.
+                Err(error) => {
+                    let within = Path::new(at.map_or("", RelativePath::as_str)).join(&name);
+                    if !self.is_excluded(&within, Kind::File) {
+                        self.refuse(&source, &StorageError::reading(&source, error));
+                    }
+                    continue;
+                }
+            };
             // Before everything that could be wrong with it: who leaves a thing out does not care.
             let within = Path::new(at.map_or("", RelativePath::as_str)).join(&name);
             if self.is_excluded(&within, stat.kind) {
@@ -262,20 +381,27 @@ impl Walk<'_> {
                 self.skip(source, SkipReason::PartFolder);
                 continue;
             }
-            let path = entry_path(at, &name, &source)?;
-            match stat.kind {
-                Kind::File => self.file(&source, path, &stat),
-                Kind::Folder => {
-                    if !self.folder(&source, Some(&path), named_depth)? {
-                        self.others.push(Entry {
-                            path,
-                            kind: EntryKind::EmptyFolder,
-                        });
-                    }
+            let path = match entry_path(at, &name) {
+                Ok(path) => path,
+                Err(reason) => {
+                    self.refused.push(Skipped {
+                        path: source,
+                        reason,
+                    });
+                    continue;
                 }
+            };
+            match stat.kind {
+                Kind::File => self.file(&source, path, &stat)?,
+                Kind::Folder => self.folder_within(&source, path, named_depth)?,
                 Kind::Link | Kind::Special => {
-                    let target = fs::read_link(&source)
-                        .map_err(|error| StorageError::reading(&source, error))?;
+                    let target = match fs::read_link(&source) {
+                        Ok(target) => target,
+                        Err(error) => {
+                            self.refuse(&source, &StorageError::reading(&source, error));
+                            continue;
+                        }
+                    };
                     let target = target
                         .to_str()
                         .and_then(|target| inside(&below(&path, named_depth), target));
@@ -283,15 +409,11 @@ impl Walk<'_> {
                         self.skip(source, SkipReason::LinkOutside);
                         continue;
                     };
-                    self.others.push(Entry {
-                        path,
-                        kind: EntryKind::Symlink { target },
-                    });
+                    self.other(path, EntryKind::Symlink { target })?;
                 }
             }
-            any = true;
         }
-        Ok(any)
+        Ok(self.files.len() + self.others.len() > before)
     }
 
     /// Asks the user's patterns about `path`, as the share sees it, and counts what they leave out.
@@ -304,35 +426,51 @@ impl Walk<'_> {
     fn skip(&mut self, path: PathBuf, reason: SkipReason) {
         self.skipped.push(Skipped { path, reason });
     }
+
+    fn refuse(&mut self, path: &Path, error: &StorageError) {
+        self.refused.push(Skipped {
+            path: path.to_path_buf(),
+            reason: SkipReason::of(error),
+        });
+    }
+
+    /// One of several paths that the user named cannot be taken. What is wrong with the command itself stays an error.
+    fn refuse_named(&mut self, path: &Path, error: StorageError) -> Result<(), StorageError> {
+        match error {
+            StorageError::NotUtf8 { .. } => self.refused.push(Skipped {
+                path: path.to_path_buf(),
+                reason: SkipReason::NotUtf8,
+            }),
+            StorageError::SourceName { reason, .. } => self.refused.push(Skipped {
+                path: path.to_path_buf(),
+                reason: SkipReason::Name(reason),
+            }),
+            error @ (StorageError::NotFound { .. } | StorageError::Read { .. }) => {
+                self.refuse(path, &error);
+            }
+            error => return Err(error),
+        }
+        Ok(())
+    }
 }
 
 /// Names in a folder, sorted, so that notes and errors come in the same order on every run.
-fn names_in(folder: &Path) -> Result<Vec<OsString>, StorageError> {
-    let failed = |source| StorageError::reading(folder, source);
+fn names_in(folder: &Path) -> io::Result<Vec<OsString>> {
     let mut names = Vec::new();
-    for entry in fs::read_dir(folder).map_err(failed)? {
-        names.push(entry.map_err(failed)?.file_name());
+    for entry in fs::read_dir(folder)? {
+        names.push(entry?.file_name());
     }
     names.sort_unstable();
     Ok(names)
 }
 
-fn entry_path(
-    at: Option<&RelativePath>,
-    name: &OsString,
-    source: &Path,
-) -> Result<RelativePath, StorageError> {
-    let name = name.to_str().ok_or_else(|| StorageError::NotUtf8 {
-        path: source.to_path_buf(),
-    })?;
-    let refused = |reason: PathError| StorageError::SourceName {
-        path: source.to_path_buf(),
-        reason,
-    };
+fn entry_path(at: Option<&RelativePath>, name: &OsString) -> Result<RelativePath, SkipReason> {
+    let name = name.to_str().ok_or(SkipReason::NotUtf8)?;
     match at {
-        Some(at) => RelativePath::parse(&format!("{}/{name}", at.as_str())).map_err(refused),
-        None => RelativePath::parse(name).map_err(refused),
+        Some(at) => RelativePath::parse(&format!("{}/{name}", at.as_str())),
+        None => RelativePath::parse(name),
     }
+    .map_err(SkipReason::Name)
 }
 
 /// `path` without its first `depth` elements, of which it has more.

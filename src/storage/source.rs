@@ -60,6 +60,21 @@ impl SourceStore {
         &self.files[file.as_usize()].path
     }
 
+    /// Whether it has no file.
+    pub(super) fn is_empty(&self) -> bool {
+        self.files.is_empty()
+    }
+
+    /// Length of the file when it was looked at first.
+    pub(super) fn len_of(&self, file: FileIndex) -> u64 {
+        self.files[file.as_usize()].signature.len
+    }
+
+    /// The files it was made of.
+    pub(super) fn into_files(self) -> Vec<SourceFile> {
+        self.files
+    }
+
     /// Looks at one file by its path: `Ok` when it is still the one that was imported.
     ///
     /// # Errors

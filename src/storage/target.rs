@@ -10,6 +10,8 @@ use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use icu_normalizer::ComposingNormalizerBorrowed;
+
 use super::StorageError;
 use super::os::{self, Kind};
 use crate::content::{Layout, Manifest, Name, RelativePath, escape_hostile};
@@ -90,9 +92,14 @@ impl Place {
 
     /// Where an entry of the share lies, relative to the folder.
     pub(super) fn path_of(&self, entry: &RelativePath) -> PathBuf {
+        self.path_at(entry.as_str())
+    }
+
+    /// The same of an entry or a folder above one, by the text of its path.
+    pub(super) fn path_at(&self, path: &str) -> PathBuf {
         match self.layout {
             Layout::File => PathBuf::from(&self.name),
-            Layout::Folder => Path::new(&self.name).join(entry.to_path_buf()),
+            Layout::Folder => Path::new(&self.name).join(path),
         }
     }
 }
@@ -133,7 +140,7 @@ pub(super) fn nearest_existing(folder: &Path) -> Result<PathBuf, StorageError> {
 /// One name of a share that this system cannot hold.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct IllegalName {
-    /// The entry's path in the share, or the share's name.
+    /// The path in the share, of an entry or a folder above one, or the share's name.
     pub path: String,
     /// Why not.
     pub reason: IllegalReason,
@@ -148,18 +155,23 @@ pub enum IllegalReason {
     Character(char),
     /// A trailing dot or space would be dropped.
     Trailing,
-    /// The same name as this one there, where case does not count.
+    /// The same name as this one there, where neither case nor the form of accents counts.
     SameAs(String),
 }
 
 impl fmt::Display for IllegalName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "`{}` ", escape_hostile(&self.path))?;
-        match &self.reason {
-            IllegalReason::Device => f.write_str("(device name)"),
-            IllegalReason::Character(character) => write!(f, "(character {character:?})"),
-            IllegalReason::Trailing => f.write_str("(trailing dot or space)"),
-            IllegalReason::SameAs(other) => write!(f, "(same as `{}` here)", escape_hostile(other)),
+        write!(f, "`{}` ({})", escape_hostile(&self.path), self.reason)
+    }
+}
+
+impl fmt::Display for IllegalReason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Device => f.write_str("device name"),
+            Self::Character(character) => write!(f, "character {character:?}"),
+            Self::Trailing => f.write_str("trailing dot or space"),
+            Self::SameAs(other) => write!(f, "same as `{}`", escape_hostile(other)),
         }
     }
 }
@@ -169,10 +181,12 @@ impl fmt::Display for IllegalName {
 enum System {
     /// Any bytes but `/` and NUL.
     Unix,
-    /// As Unix, but case does not count.
+    /// As Unix, but neither case nor the form of accents counts.
     Apple,
     /// Devices, reserved characters, trailing dots; case does not count.
     Windows,
+    /// What any of the others cannot hold.
+    Any,
 }
 
 impl System {
@@ -190,12 +204,7 @@ impl System {
 /// # Errors
 /// [`StorageError::IllegalNames`] when there is one.
 pub(super) fn refuse_illegal_names(manifest: &Manifest) -> Result<(), StorageError> {
-    let paths: Vec<&str> = manifest
-        .entries()
-        .iter()
-        .map(|entry| entry.path.as_str())
-        .collect();
-    let names = illegal_names(manifest.name().as_str(), &paths, System::HERE);
+    let names = illegal_names_of(manifest, System::HERE);
     if names.is_empty() {
         Ok(())
     } else {
@@ -203,41 +212,85 @@ pub(super) fn refuse_illegal_names(manifest: &Manifest) -> Result<(), StorageErr
     }
 }
 
-fn illegal_names(share: &str, paths: &[&str], system: System) -> Vec<IllegalName> {
+/// Names of the share that Windows or macOS cannot hold, in path order: a fetch there is refused.
+#[must_use]
+pub fn unportable_names(manifest: &Manifest) -> Vec<IllegalName> {
+    illegal_names_of(manifest, System::Any)
+}
+
+fn illegal_names_of(manifest: &Manifest, system: System) -> Vec<IllegalName> {
+    let paths: Vec<&str> = manifest
+        .entries()
+        .iter()
+        .map(|entry| entry.path.as_str())
+        .collect();
+    // The name of a share of one file is the path of that file.
+    let share = match manifest.layout() {
+        Layout::File => None,
+        Layout::Folder => Some(manifest.name().as_str()),
+    };
+    illegal_names(share, &paths, system)
+}
+
+/// `paths` in path order. Each name is judged once, a folder too.
+fn illegal_names(share: Option<&str>, paths: &[&str], system: System) -> Vec<IllegalName> {
     let mut found = Vec::new();
     if system == System::Unix {
         return found;
     }
-    if system == System::Windows {
-        for path in std::iter::once(&share).chain(paths) {
-            if let Some(reason) = path.split('/').find_map(illegal_on_windows) {
-                found.push(IllegalName {
-                    path: (*path).to_owned(),
-                    reason,
-                });
-            }
-        }
+    let mut add = |path: &str, reason| {
+        found.push(IllegalName {
+            path: path.to_owned(),
+            reason,
+        });
+    };
+    let has_windows = matches!(system, System::Windows | System::Any);
+    if has_windows
+        && let Some((share, reason)) =
+            share.and_then(|share| Some((share, illegal_on_windows(share)?)))
+    {
+        add(share, reason);
     }
     // Every folder counts with its first spelling: `A/x` and `a/y` would be merged into one folder.
     let mut spellings: HashMap<String, &str> = HashMap::new();
+    let mut previous = "";
     for path in paths {
+        let shared = path
+            .bytes()
+            .zip(previous.bytes())
+            .take_while(|(left, right)| left == right)
+            .count();
+        previous = path;
         let ends = path
             .match_indices('/')
             .map(|(end, _)| end)
             .chain([path.len()]);
+        // A folder that ends before, the path before lies in too.
+        let ends = ends.filter(|end| *end >= shared);
         for prefix in ends.map(|end| &path[..end]) {
-            let first = *spellings.entry(prefix.to_lowercase()).or_insert(prefix);
+            let element = prefix.rsplit('/').next().unwrap_or(prefix);
+            if has_windows && let Some(reason) = illegal_on_windows(element) {
+                add(prefix, reason);
+            }
+            let first = *spellings.entry(folded(prefix, system)).or_insert(prefix);
             if first != prefix {
-                let reason = IllegalReason::SameAs(first.to_owned());
-                found.push(IllegalName {
-                    path: (*path).to_owned(),
-                    reason,
-                });
-                break;
+                add(prefix, IllegalReason::SameAs(first.to_owned()));
             }
         }
     }
     found
+}
+
+/// What all names have in common that `system` takes for the same as `path`.
+fn folded(path: &str, system: System) -> String {
+    let composed = |text: &str| match system {
+        System::Apple | System::Any if !text.is_ascii() => ComposingNormalizerBorrowed::new_nfc()
+            .normalize(text)
+            .into_owned(),
+        _ => text.to_owned(),
+    };
+    // Lower case of what is composed may be something that is not.
+    composed(&composed(path).to_lowercase())
 }
 
 fn illegal_on_windows(element: &str) -> Option<IllegalReason> {
@@ -305,17 +358,17 @@ mod tests {
         ];
         for (path, windows, apple) in cases {
             assert_eq!(
-                !illegal_names("s", &[path], System::Windows).is_empty(),
+                !illegal_names(None, &[path], System::Windows).is_empty(),
                 windows,
                 "{path}"
             );
             assert_eq!(
-                !illegal_names("s", &[path], System::Apple).is_empty(),
+                !illegal_names(None, &[path], System::Apple).is_empty(),
                 apple,
                 "{path}"
             );
             assert!(
-                illegal_names("s", &[path], System::Unix).is_empty(),
+                illegal_names(None, &[path], System::Unix).is_empty(),
                 "{path}"
             );
         }
@@ -323,10 +376,35 @@ mod tests {
 
     #[test]
     fn names_that_differ_in_case_only_collide_where_case_does_not_count() {
-        let found = illegal_names("s", &["A/x", "a/y", "Z", "z"], System::Apple);
+        let names = ["A/x", "A/z", "Z", "a/y", "a/z", "z"];
+        let found = illegal_names(None, &names, System::Apple);
         let paths: Vec<_> = found.iter().map(|name| name.path.as_str()).collect();
-        assert_eq!(paths, ["a/y", "z"]);
-        assert!(illegal_names("s", &["A/x", "a/y"], System::Unix).is_empty());
+        assert_eq!(paths, ["a", "a/z", "z"]);
+        assert!(illegal_names(None, &names, System::Unix).is_empty());
+    }
+
+    #[test]
+    fn names_that_differ_in_the_form_of_an_accent_only_collide_on_apple_systems() {
+        let names = ["cafe\u{301}", "caf\u{c9}", "caf\u{e9}", "cafe"];
+        let count = |system| illegal_names(None, &names, system).len();
+        assert_eq!(count(System::Apple), 2);
+        assert_eq!(count(System::Any), 2);
+        assert_eq!(count(System::Windows), 1);
+    }
+
+    #[test]
+    fn a_name_no_other_system_holds_is_told_once_however_much_lies_below_it() {
+        let names = ["aux/1", "aux/2", "aux/b?/x", "fine"];
+        let found = illegal_names(Some("dot."), &names, System::Any);
+        let found: Vec<_> = found.iter().map(ToString::to_string).collect();
+        assert_eq!(
+            found,
+            [
+                "`dot.` (trailing dot or space)",
+                "`aux` (device name)",
+                "`aux/b?` (character '?')"
+            ]
+        );
     }
 
     #[test]

@@ -18,5 +18,5 @@ pub use frame::{Picture, Size, frame};
 pub use header::summary;
 pub use names::Names;
 pub use narrator::{Narrator, Sentence, Weight};
-pub use numbers::{bytes, counted, rate, rough, seconds};
+pub use numbers::{bytes, contents, counted, rate, rough, seconds};
 pub use style::{Glyphs, Line, Tone};

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use super::header::stall;
 use super::lanes::{peers, reached};
 use super::names::Names;
-use super::numbers::{counted, millis};
+use super::numbers::{bytes, contents, counted, millis};
 use super::style::Tone;
 use crate::content::{PeerId, escape_hostile};
 use crate::node::{Cause, NodeEvent};
@@ -73,6 +73,22 @@ impl Narrator {
                 Weight::Detail,
                 Tone::Faint,
                 format!("listening on {address}"),
+            ),
+            NodeEvent::Described {
+                name,
+                bytes: size,
+                files,
+                folders,
+                links,
+            } => (
+                Weight::Retold,
+                Tone::Plain,
+                format!(
+                    "{}: {} in {}",
+                    escape_hostile(name),
+                    bytes(*size),
+                    contents(*files, *folders, *links)
+                ),
             ),
             NodeEvent::PeerConnected { peer, address, via } => (
                 Weight::Routine,

@@ -102,6 +102,22 @@ pub fn counted(count: u64, thing: &str) -> String {
     format!("{} {thing}{plural}", grouped(count))
 }
 
+/// What is in a share: `3 files`, `1 file and 2 folders`, `0 files, 31,500 folders and 1 link`.
+#[must_use]
+pub fn contents(files: u32, folders: u32, links: u32) -> String {
+    let text = counted(files.into(), "file");
+    let (folder_text, link_text) = (
+        counted(folders.into(), "folder"),
+        counted(links.into(), "link"),
+    );
+    match (folders, links) {
+        (0, 0) => text,
+        (_, 0) => format!("{text} and {folder_text}"),
+        (0, _) => format!("{text} and {link_text}"),
+        _ => format!("{text}, {folder_text} and {link_text}"),
+    }
+}
+
 /// With a comma between thousands.
 fn grouped(count: u64) -> String {
     let digits = count.to_string();
@@ -175,5 +191,13 @@ mod tests {
         assert_eq!(counted(0, "peer"), "0 peers");
         assert_eq!(counted(1_482, "piece"), "1,482 pieces");
         assert_eq!(counted(12_345_678, "byte"), "12,345,678 bytes");
+    }
+
+    #[test]
+    fn a_share_tells_folders_and_links_where_it_has_some() {
+        assert_eq!(contents(2, 0, 0), "2 files");
+        assert_eq!(contents(0, 31_500, 0), "0 files and 31,500 folders");
+        assert_eq!(contents(1, 0, 2), "1 file and 2 links");
+        assert_eq!(contents(1, 1, 1), "1 file, 1 folder and 1 link");
     }
 }

@@ -29,6 +29,15 @@ impl Disk {
         Self::mounted(test, root, &["-t", "tmpfs", "-o", &size, "tmpfs"])
     }
 
+    /// In memory, for this many files and folders.
+    ///
+    /// `None` when nothing can be mounted here; the test is counted as skipped.
+    pub fn of_inodes(test: &str, place: &Place, inodes: u32) -> Option<Self> {
+        let root = place.folder("inodes");
+        let options = format!("nr_inodes={inodes}");
+        Self::mounted(test, root, &["-t", "tmpfs", "-o", &options, "tmpfs"])
+    }
+
     /// ext4 in a file of `len` bytes, all of it for everybody.
     ///
     /// `None` when nothing can be mounted here; the test is counted as skipped.

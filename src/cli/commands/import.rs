@@ -37,13 +37,14 @@ pub(super) async fn import(
     let options = ImportOptions {
         name: sources.name.clone(),
         exclude: blocking(move || Globs::read(&files, &globs)).await??,
+        skip_unshareable: sources.unshareable.skip,
         // Without a home there is no state, and nothing else is lost by it.
         state: online::home(network).ok().map(|home| host_folder(&home)),
     };
     import_with(&sources.paths, options, output, signals).await
 }
 
-/// Imports `paths`, with nothing left out that a share can hold.
+/// Imports `paths` with these options.
 pub(super) async fn import_with(
     paths: &[PathBuf],
     options: ImportOptions,
@@ -82,6 +83,7 @@ pub(super) async fn import_with(
                 let imported = imported??;
                 output.skipped(&imported.skipped);
                 output.excluded(imported.excluded);
+                output.unportable(&imported.manifest);
                 return Ok(imported);
             }
             _ = show.tick() => {

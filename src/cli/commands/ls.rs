@@ -34,6 +34,7 @@ pub(super) async fn run(
         Err(error) if is_link => return Err(error.into()),
         _ => {
             let options = ImportOptions {
+                skip_unshareable: args.unshareable.skip,
                 state: online::home(network).ok().map(|home| host_folder(&home)),
                 ..ImportOptions::default()
             };

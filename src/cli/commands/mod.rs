@@ -2,6 +2,7 @@
 //!
 //! They speak to storage and to the node, and tell `output` what is; they print nothing themselves. Called by `cli::run`.
 
+mod clean;
 mod config;
 mod fetch;
 mod import;
@@ -38,6 +39,7 @@ pub(super) async fn run(
         Command::Ls(args) => ls::run(args, &network, &mut output, &signals).await,
         Command::Verify(args) => verify::run(args, &network, &mut output, &signals).await,
         Command::Link(args) => link::run(args, &network, &mut output, &signals).await,
+        Command::Clean(args) => clean::run(args, &mut output).await,
         Command::Config(_) => Ok(config::run(&settings, &mut output)),
         Command::Completions(args) => Ok(manual::completions(args, &mut output)),
         Command::Man => manual::man(&mut output),

@@ -15,6 +15,7 @@ use crate::cli::exit::Failure;
 use crate::cli::settings::{Setting, Shown};
 use crate::content::{Entry, EntryKind, Link, Manifest, Multiaddr, escape_hostile};
 use crate::node::{Cause, Fetched, NodeEvent, Phase, ShareStatus, StallCause, Via};
+use crate::storage::{IllegalName, Leftover, Skipped, shown};
 use crate::tui::Picture;
 
 /// Version of all shapes.
@@ -42,6 +43,8 @@ pub(super) enum Body<'a> {
         bytes: u64,
         files: u32,
         pieces: u32,
+        folders: u32,
+        entries: u32,
     },
     Listening {
         addr: String,
@@ -78,6 +81,22 @@ pub(super) enum Body<'a> {
         path: &'a str,
         pieces: u32,
         reason: &'a str,
+    },
+    Skipped {
+        path: String,
+        reason: String,
+    },
+    Leftover {
+        path: Cow<'a, str>,
+        share: String,
+        name: &'a str,
+        bytes: u64,
+        age_secs: f64,
+        removed: bool,
+    },
+    Unportable {
+        path: &'a str,
+        reason: String,
     },
     Done {
         path: Cow<'a, str>,
@@ -128,6 +147,8 @@ impl<'a> Body<'a> {
             bytes: manifest.geometry().total_len(),
             files: manifest.geometry().file_count(),
             pieces: manifest.geometry().piece_count(),
+            folders: manifest.folder_count(),
+            entries: manifest.entry_count(),
         }
     }
 
@@ -220,7 +241,8 @@ impl<'a> Body<'a> {
                 pieces: *pieces,
                 reason: what,
             },
-            NodeEvent::PieceStored { .. }
+            NodeEvent::Described { .. }
+            | NodeEvent::PieceStored { .. }
             | NodeEvent::FileComplete { .. }
             | NodeEvent::PeerCompleted { .. } => return None,
         })
@@ -236,6 +258,32 @@ impl<'a> Body<'a> {
             bytes: *bytes,
             peer: peer.to_string(),
         })
+    }
+
+    pub(super) fn skipped(thing: &Skipped) -> Self {
+        Self::Skipped {
+            // Bytes that are not UTF-8 would all be the same character.
+            path: shown(&thing.path),
+            reason: thing.reason.to_string(),
+        }
+    }
+
+    pub(super) fn leftover(leftover: &'a Leftover, now: SystemTime, is_removed: bool) -> Self {
+        Self::Leftover {
+            path: text(&leftover.path),
+            share: leftover.share.to_string(),
+            name: leftover.name.as_str(),
+            bytes: leftover.bytes,
+            age_secs: seconds(leftover.age(now)),
+            removed: is_removed,
+        }
+    }
+
+    pub(super) fn unportable(name: &'a IllegalName) -> Self {
+        Self::Unportable {
+            path: &name.path,
+            reason: name.reason.to_string(),
+        }
     }
 
     pub(super) fn done(fetched: &'a Fetched, status: &ShareStatus) -> Self {
@@ -297,6 +345,9 @@ impl<'a> Body<'a> {
             Self::Reroute { .. } => "reroute",
             Self::Stalled { .. } => "stalled",
             Self::Withdrawn { .. } => "withdrawn",
+            Self::Skipped { .. } => "skipped",
+            Self::Leftover { .. } => "leftover",
+            Self::Unportable { .. } => "unportable",
             Self::Done { .. } => "done",
             Self::Stopped { .. } => "stopped",
             Self::File { .. } => "file",
@@ -392,6 +443,7 @@ mod tests {
     use crate::cli::output::tests::{manifest, status};
     use crate::cli::settings::Origin;
     use crate::content::PeerId;
+    use crate::storage::{IllegalReason, SkipReason};
 
     const SCHEMA: &str = include_str!("schema.json");
 
@@ -428,7 +480,18 @@ mod tests {
             value: Shown::List(vec!["a".into()]),
             origin: Origin::Variable,
         }));
+        let unportable: &IllegalName = Box::leak(Box::new(IllegalName {
+            path: "set/aux".into(),
+            reason: IllegalReason::Device,
+        }));
         let manifest = manifest();
+        let leftover: &Leftover = Box::leak(Box::new(Leftover {
+            path: PathBuf::from("down/.shoal-x.part"),
+            share: manifest.id(),
+            name: manifest.name().clone(),
+            bytes: 4096,
+            changed: at() - Duration::from_secs(60),
+        }));
         let link = Link {
             share: manifest.id(),
             hints: None,
@@ -438,7 +501,7 @@ mod tests {
         vec![
             (
                 Body::link(&link, &manifest),
-                r#"{"v":1,"type":"link","ts":1764000000.25,"link":"shoal:SHARE","share":"SHARE","bytes":0,"files":1,"pieces":0}"#,
+                r#"{"v":1,"type":"link","ts":1764000000.25,"link":"shoal:SHARE","share":"SHARE","bytes":0,"files":1,"pieces":0,"folders":0,"entries":1}"#,
             ),
             (
                 Body::listening(&address()),
@@ -508,6 +571,21 @@ mod tests {
                     what: "`/home/me/set/edited` changed".into(),
                 }),
                 r#"{"v":1,"type":"withdrawn","ts":1764000000.25,"path":"set/edited","pieces":128,"reason":"`/home/me/set/edited` changed"}"#,
+            ),
+            (
+                Body::skipped(&Skipped {
+                    path: PathBuf::from("set/pipe"),
+                    reason: SkipReason::Special,
+                }),
+                r#"{"v":1,"type":"skipped","ts":1764000000.25,"path":"set/pipe","reason":"not a file, folder or link"}"#,
+            ),
+            (
+                Body::leftover(leftover, at(), false),
+                r#"{"v":1,"type":"leftover","ts":1764000000.25,"path":"down/.shoal-x.part","share":"SHARE","name":"a","bytes":4096,"age_secs":60.0,"removed":false}"#,
+            ),
+            (
+                Body::unportable(unportable),
+                r#"{"v":1,"type":"unportable","ts":1764000000.25,"path":"set/aux","reason":"device name"}"#,
             ),
             (
                 Body::done(fetched, &status),

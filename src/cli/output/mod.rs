@@ -9,7 +9,7 @@ mod manner;
 mod trace;
 
 use std::io::{self, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant, SystemTime};
 
 use self::json::Body;
@@ -20,10 +20,10 @@ use super::exit::{ExitCode, Failure};
 use super::settings::Setting;
 use crate::content::{Entry, EntryKind, Link, Manifest, Multiaddr, escape_hostile};
 use crate::node::{Fetched, NodeEvent, OnlyHere, Phase, ShareStatus, Told};
-use crate::storage::{Skipped, Verdict};
+use crate::storage::{Leftover, Skipped, Untouched, Verdict, names_text, shown, unportable_names};
 use crate::tui::{
-    Line, Narrator, Picture, Sentence, Tone, Weight, bytes, counted, frame, rate, screen, seconds,
-    summary,
+    Line, Narrator, Picture, Sentence, Tone, Weight, bytes, contents, counted, frame, rate, rough,
+    screen, seconds, summary,
 };
 
 /// Between two progress objects. One second is promised; half of it leaves room for a busy machine.
@@ -192,9 +192,14 @@ impl Output {
 
     /// What an import left out.
     pub(crate) fn skipped(&mut self, skipped: &[Skipped]) {
+        if self.manner.results == Results::Json {
+            for thing in skipped {
+                self.print_json(&Body::skipped(thing), SystemTime::now());
+            }
+        }
         for Skipped { path, reason } in skipped.iter().take(SKIPPED_SHOWN_MAX) {
-            let path = escape_hostile(&path.to_string_lossy());
-            self.say(Tone::Warning, format!("skipped `{path}`: {reason}"));
+            let text = format!("skipped `{}`: {reason}", shown(path));
+            self.say(Tone::Warning, text);
         }
         if skipped.len() > SKIPPED_SHOWN_MAX {
             let count = skipped.len() - SKIPPED_SHOWN_MAX;
@@ -213,6 +218,73 @@ impl Output {
         }
     }
 
+    /// What stopped fetches left, listed or just removed.
+    pub(crate) fn leftovers(&mut self, found: &[Leftover], is_removed: bool) {
+        let now = SystemTime::now();
+        let columns = |leftover: &Leftover| (bytes(leftover.bytes), rough(leftover.age(now)));
+        let columns: Vec<_> = found.iter().map(columns).collect();
+        let width = |of: fn(&(String, String)) -> usize| columns.iter().map(of).max().unwrap_or(0);
+        let (size_width, age_width) = (width(|row| row.0.len()), width(|row| row.1.len()));
+        let mut text = String::new();
+        for (leftover, (size, age)) in found.iter().zip(&columns) {
+            if self.manner.results == Results::Json {
+                text += &Body::leftover(leftover, now, is_removed).line(now);
+                continue;
+            }
+            let (name, path) = (
+                escape_hostile(leftover.name.as_str()),
+                shown(&leftover.path),
+            );
+            text += &format!("{size:>size_width$}  {age:>age_width$}  {name}  {path}\n");
+        }
+        let total = found.iter().map(|leftover| leftover.bytes).sum();
+        let what = format!(
+            "{}, {}",
+            counted(found.len() as u64, "part folder"),
+            bytes(total)
+        );
+        self.say(
+            Tone::Plain,
+            match (found.len(), is_removed) {
+                (0, false) => "no part folder that no fetch is using".to_owned(),
+                (0, true) => "nothing to remove".to_owned(),
+                (_, false) => format!("{what}; `--remove` removes them"),
+                (_, true) => format!("removed {what}"),
+            },
+        );
+        self.print(text.as_bytes());
+    }
+
+    /// What is named like a part folder and stays.
+    pub(crate) fn untouched(&mut self, untouched: &[(PathBuf, Untouched)]) {
+        for (path, reason) in untouched.iter().take(SKIPPED_SHOWN_MAX) {
+            let text = format!("left alone `{}`: {reason}", shown(path));
+            self.say(Tone::Plain, text);
+        }
+        if untouched.len() > SKIPPED_SHOWN_MAX {
+            let count = untouched.len() - SKIPPED_SHOWN_MAX;
+            self.say(Tone::Plain, format!("left alone {count} more"));
+        }
+    }
+
+    /// Names in a share of ours that others cannot fetch, because of their system.
+    pub(crate) fn unportable(&mut self, manifest: &Manifest) {
+        let names = unportable_names(manifest);
+        if names.is_empty() {
+            return;
+        }
+        if self.manner.results == Results::Json {
+            for name in &names {
+                self.print_json(&Body::unportable(name), SystemTime::now());
+            }
+        }
+        let text = format!(
+            "warning: a fetch on Windows or macOS is refused, for names that they cannot hold: {}",
+            names_text(&names)
+        );
+        self.say(Tone::Warning, text);
+    }
+
     /// What is in a share.
     pub(crate) fn listing(&mut self, manifest: &Manifest) {
         let sizes: Vec<_> = manifest.entries().iter().map(size_of).collect();
@@ -229,14 +301,7 @@ impl Output {
             let name = escape_hostile(&name_of(entry));
             text += &format!("{size:>width$}  {name}\n");
         }
-        let geometry = manifest.geometry();
-        let summary = format!(
-            "{}: {} in {}",
-            manifest.name(),
-            bytes(geometry.total_len()),
-            counted(geometry.file_count().into(), "file")
-        );
-        self.say(Tone::Plain, summary);
+        self.say(Tone::Plain, summary_of(manifest));
         self.print(text.as_bytes());
     }
 
@@ -269,13 +334,10 @@ impl Output {
 
     /// The link to a share. Whoever reads stdout has it when this returns.
     pub(crate) fn link(&mut self, link: &Link, manifest: &Manifest) {
-        let geometry = manifest.geometry();
         let text = format!(
-            "{}: {} in {}, {}{}",
-            manifest.name(),
-            bytes(geometry.total_len()),
-            counted(geometry.file_count().into(), "file"),
-            counted(geometry.piece_count().into(), "piece"),
+            "{}, {}{}",
+            summary_of(manifest),
+            counted(manifest.geometry().piece_count().into(), "piece"),
             match link.hints {
                 Some(_) => "; whoever has the link can fetch it",
                 None => "",
@@ -435,6 +497,21 @@ impl Output {
     }
 }
 
+/// Name, size and number of things of a share.
+fn summary_of(manifest: &Manifest) -> String {
+    let geometry = manifest.geometry();
+    format!(
+        "{}: {} in {}",
+        manifest.name(),
+        bytes(geometry.total_len()),
+        contents(
+            geometry.file_count(),
+            manifest.folder_count(),
+            manifest.link_count()
+        )
+    )
+}
+
 fn size_of(entry: &Entry) -> String {
     match entry.kind {
         EntryKind::File { len, .. } => bytes(len),
@@ -533,7 +610,6 @@ fn failure_lines(failure: &Failure) -> Vec<Line> {
 
 #[cfg(test)]
 pub(super) mod tests {
-    use std::path::PathBuf;
     use std::sync::{Arc, Mutex};
 
     use super::*;

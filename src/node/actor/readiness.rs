@@ -20,7 +20,7 @@ use crate::node::config::FetchOptions;
 use crate::node::hints::Hints;
 use crate::node::metadata::{Bad, Metadata};
 use crate::node::share::{ReadyShare, SessionId, ShareInput};
-use crate::node::status::{Fetched, Phase};
+use crate::node::status::{Fetched, NodeEvent, Phase};
 use crate::node::{FetchError, perform, report};
 use crate::storage::{Chosen, FetchStore, KnownShares, PieceStore, Resumable, StorageError};
 use crate::wire::ShareMessage;
@@ -198,6 +198,17 @@ impl Actor {
             Err(error) => return self.fail(FetchError::Storage(error)),
         };
         fetch.chosen = Some(chosen.clone());
+        let (folders, links) = (manifest.folder_count(), manifest.link_count());
+        if fetch.options.only.is_empty() && folders + links > 0 {
+            self.hub.tell(NodeEvent::Described {
+                name: manifest.name().as_str().to_owned(),
+                bytes: manifest.geometry().total_len(),
+                files: manifest.geometry().file_count(),
+                folders,
+                links,
+            });
+        }
+        let Some(fetch) = &mut self.fetch else { return };
         // A store opens once: what peers would still tell of the share while it does must not open it again.
         fetch.metadata.settle();
         self.phase = Phase::Verify;

@@ -216,7 +216,7 @@ fn links_outside_and_special_files_are_skipped_with_a_note() {
         .map(|skipped| {
             (
                 skipped.path.file_name().unwrap().to_str().unwrap(),
-                skipped.reason,
+                skipped.reason.clone(),
             )
         })
         .collect();
@@ -252,8 +252,173 @@ fn a_name_that_is_not_utf8_is_an_error_that_names_the_file() {
         b"x",
     );
     let error = run(&[top]).unwrap_err();
-    assert!(matches!(error, StorageError::NotUtf8 { .. }), "{error:?}");
-    assert!(error.to_string().contains("bad-"), "{error}");
+    assert_eq!(
+        error.to_string(),
+        format!(
+            "`{}/top/bad-\\xff-name` cannot be shared: its name is not UTF-8",
+            folder.path().display()
+        )
+    );
+}
+
+/// A folder with `good` and three names that no share can hold.
+fn scene_of_bad_names(top: &Path) {
+    use std::os::unix::ffi::OsStrExt;
+    for name in [&b"good"[..], b"caf\xe9", b"deep/na\xefve", b"a\\b"] {
+        write(&top.join(std::ffi::OsStr::from_bytes(name)), b"x");
+    }
+}
+
+#[test]
+fn all_names_that_cannot_be_shared_are_told_at_once() {
+    let folder = tempfile::tempdir().unwrap();
+    let top = folder.path().join("top");
+    scene_of_bad_names(&top);
+    let error = run(std::slice::from_ref(&top)).unwrap_err();
+    assert_eq!(error.exit_class(), ErrorClass::Io);
+    assert_eq!(error.to_string(), "3 files or folders cannot be shared");
+    let details = error.details();
+    assert_eq!(details.len(), 3);
+    for (detail, name) in details
+        .iter()
+        .zip(["top/a\\b`", "caf\\xe9", "deep/na\\xefve"])
+    {
+        assert!(detail.contains(name), "{detail} {name}");
+    }
+    for number in 0..20 {
+        write(&top.join(format!("{number}\\")), b"x");
+    }
+    let details = run(&[top]).unwrap_err().details();
+    assert_eq!((details.len(), &*details[10]), (11, "and 13 more"));
+}
+
+#[test]
+fn what_cannot_be_shared_is_left_out_when_the_user_says_so() {
+    let folder = tempfile::tempdir().unwrap();
+    let top = folder.path().join("top");
+    scene_of_bad_names(&top);
+    let options = ImportOptions {
+        skip_unshareable: true,
+        ..ImportOptions::default()
+    };
+    let skip = |paths: &[PathBuf]| import(paths, &options, &|_| {}, &AtomicBool::new(false));
+    let imported = skip(&[top]).unwrap();
+    assert_eq!(paths_of(&imported), ["deep", "good"]);
+    assert_eq!(imported.skipped.len(), 3);
+    // One that nothing is left of.
+    let only = folder.path().join("only");
+    write(&only.join("a\\b"), b"x");
+    let error = skip(&[only.clone()]).unwrap_err();
+    assert!(
+        matches!(&error, StorageError::CannotShare { is_all: true, .. }),
+        "{error:?}"
+    );
+    let files = skip(&["/proc/version".into()]).unwrap_err();
+    assert!(
+        files.to_string().contains("is longer than its length says"),
+        "{files}"
+    );
+}
+
+#[test]
+fn a_file_whose_length_is_a_lie_is_refused_and_the_others_keep_their_hashes() {
+    let folder = tempfile::tempdir().unwrap();
+    let (large, empty) = (folder.path().join("large"), folder.path().join("empty"));
+    write(&large, &noise(3_000_000));
+    write(&empty, b"");
+    let lies = [
+        ("/proc/self/stat", SkipReason::LongerThanLength),
+        ("/proc/version", SkipReason::LongerThanLength),
+        ("/sys/kernel/uevent_seqnum", SkipReason::ShorterThanLength),
+    ];
+    let mut paths = vec![large, empty];
+    paths.extend(lies.iter().map(|(path, _)| PathBuf::from(path)));
+    let error = run(&paths).unwrap_err();
+    let StorageError::CannotShare { things, .. } = &error else {
+        panic!("{error:?}");
+    };
+    let found: Vec<_> = things
+        .iter()
+        .map(|thing| (thing.path.to_str().unwrap(), thing.reason.clone()))
+        .collect();
+    assert_eq!(found, lies);
+
+    let options = ImportOptions {
+        skip_unshareable: true,
+        ..ImportOptions::default()
+    };
+    let hashed = Mutex::new(0);
+    let progress = |progress| {
+        if let ImportProgress::Hash { bytes, .. } = progress {
+            let mut hashed = hashed.lock().unwrap();
+            *hashed = bytes.max(*hashed);
+        }
+    };
+    let imported = import(&paths, &options, &progress, &AtomicBool::new(false)).unwrap();
+    assert_eq!(paths_of(&imported), ["empty", "large"]);
+    assert_eq!(imported.skipped.len(), 3);
+    assert_eq!(read_all(&imported), [Vec::new(), noise(3_000_000)]);
+    // The second reading, without the others, would have been told to its end.
+    assert!(*hashed.lock().unwrap() < 3_000_000, "read twice");
+}
+
+#[test]
+fn holes_do_not_hide_that_a_length_is_a_lie() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("hole");
+    File::create(&path).unwrap().set_len(3 << 20).unwrap();
+    let store = SourceStore::new(
+        Geometry::new(1 << 16, &[1 << 20]).unwrap(),
+        vec![SourceFile {
+            signature: os::Signature {
+                len: 1 << 20,
+                ..os::stat_path(&path).unwrap().signature
+            },
+            path: path.clone(),
+        }],
+        path.clone(),
+    );
+    let from = Importing { store: &store };
+    let error = from
+        .check_len(FileIndex::new(0), &File::open(&path).unwrap())
+        .unwrap_err();
+    assert!(
+        matches!(error, StorageError::SourceChanged { .. }),
+        "{error:?}"
+    );
+}
+
+#[test]
+fn a_file_that_changes_while_it_is_hashed_is_left_out_when_the_user_says_so() {
+    let folder = tempfile::tempdir().unwrap();
+    let top = folder.path().join("top");
+    for name in ["a", "log", "z"] {
+        write(&top.join(name), &noise(3_000_000));
+    }
+    let grown = Mutex::new(0);
+    let progress = |progress| {
+        let mut grown = grown.lock().unwrap();
+        if matches!(progress, ImportProgress::Hash { .. }) && *grown == 0 {
+            *grown += 1;
+            let mut log = File::options().append(true).open(top.join("log")).unwrap();
+            io::Write::write_all(&mut log, b"more").unwrap();
+        }
+    };
+    let options = ImportOptions {
+        skip_unshareable: true,
+        ..ImportOptions::default()
+    };
+    let cancel = AtomicBool::new(false);
+    let imported = import(&[top.clone()], &options, &progress, &cancel).unwrap();
+    assert_eq!(paths_of(&imported), ["a", "z"]);
+    assert_eq!(
+        imported.skipped,
+        [Skipped {
+            path: top.join("log"),
+            reason: SkipReason::Changed
+        }]
+    );
+    assert_eq!(read_all(&imported), [noise(3_000_000), noise(3_000_000)]);
 }
 
 #[test]
@@ -296,10 +461,12 @@ fn a_file_that_changes_while_it_is_hashed_is_an_error() {
         &progress,
         &AtomicBool::new(false),
     );
-    assert!(matches!(
-        error.unwrap_err(),
-        StorageError::SourceChanged { .. }
-    ));
+    let error = error.unwrap_err();
+    assert_eq!(error.exit_class(), ErrorClass::Io);
+    assert!(
+        error.to_string().ends_with("it changed while it was read"),
+        "{error}"
+    );
 }
 
 #[test]
@@ -436,7 +603,7 @@ fn run_counting(path: &Path, options: &ImportOptions) -> (Imported, u64) {
 
 /// Sets the times of a file to long ago: its content is settled, but for the time of its last change.
 fn settle(path: &Path) {
-    let file = fs::File::options().write(true).open(path).unwrap();
+    let file = File::options().write(true).open(path).unwrap();
     let old = SystemTime::now() - std::time::Duration::from_secs(3600);
     file.set_modified(old).unwrap();
 }
@@ -490,7 +657,7 @@ fn files_read_whole_before_a_signal_came_are_not_read_again() {
     for index in 0..small {
         write(&top.join(format!("a{index}")), &noise(1_000_000));
     }
-    let file = fs::File::create(top.join("large")).unwrap();
+    let file = File::create(top.join("large")).unwrap();
     file.set_len(large).unwrap();
     wait_until_settled(&top);
     let options = remembering(&state);
