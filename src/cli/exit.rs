@@ -232,6 +232,9 @@ fn unshareable_hint(things: &[Skipped], is_all: bool) -> &'static str {
             "run the command again when nothing writes to them any more, or leave them out with `--exclude` or with `--skip-unshareable`"
         };
     }
+    if are_all(|reason| matches!(reason, SkipReason::Gone)) {
+        return "see that the paths are right";
+    }
     if !is_all {
         return "rename them, or leave them out with `--exclude` or with `--skip-unshareable`";
     }

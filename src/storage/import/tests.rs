@@ -308,7 +308,7 @@ fn what_cannot_be_shared_is_left_out_when_the_user_says_so() {
     // One that nothing is left of.
     let only = folder.path().join("only");
     write(&only.join("a\\b"), b"x");
-    let error = skip(&[only.clone()]).unwrap_err();
+    let error = skip(std::slice::from_ref(&only)).unwrap_err();
     assert!(
         matches!(&error, StorageError::CannotShare { is_all: true, .. }),
         "{error:?}"
@@ -409,7 +409,7 @@ fn a_file_that_changes_while_it_is_hashed_is_left_out_when_the_user_says_so() {
         ..ImportOptions::default()
     };
     let cancel = AtomicBool::new(false);
-    let imported = import(&[top.clone()], &options, &progress, &cancel).unwrap();
+    let imported = import(std::slice::from_ref(&top), &options, &progress, &cancel).unwrap();
     assert_eq!(paths_of(&imported), ["a", "z"]);
     assert_eq!(
         imported.skipped,
