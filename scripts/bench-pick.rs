@@ -39,6 +39,7 @@ impl Fetch {
             geometry: Geometry::new(PIECE_LEN, &[total]).unwrap(),
             held: Bitfield::new(count),
             wanted: None,
+            rechecking: None,
             sequential: false,
             random: Random::seed_from_u64(1),
         };

@@ -115,6 +115,11 @@ impl Transfer {
         for other in self.offers.take_early(piece) {
             self.on_request(now, other, piece);
         }
+        self.complete_if_whole(now);
+    }
+
+    /// Tells when the last wanted piece has come to be held.
+    pub(super) fn complete_if_whole(&mut self, now: Time) {
         if self.pieces.is_complete() && !self.completed {
             self.completed = true;
             self.flush_haves(now);
@@ -536,6 +541,7 @@ mod tests {
             geometry: Geometry::new(1 << 16, &[1 << 16]).expect("allowed"),
             held: Bitfield::new(1),
             wanted: None,
+            rechecking: None,
             sequential: false,
             random: Random::seed_from_u64(1),
         };

@@ -365,6 +365,7 @@ mod tests {
             geometry,
             held,
             wanted,
+            rechecking: None,
             sequential: false,
             random: Random::seed_from_u64(1),
         };
@@ -542,6 +543,34 @@ mod tests {
         let runs = vec![Run::one(piece)];
         let message = ShareMessage::Have { runs };
         assert!(!said.contains(&Output::Send { peer, message }), "{said:?}");
+    }
+
+    #[test]
+    fn a_piece_that_is_read_again_is_withdrawn_and_announced_when_it_is_as_it_was() {
+        let mut transfer = transfer_of(Bitfield::full(PIECES), None);
+        say(&mut transfer, None);
+        let (first, count) = (PieceIndex::new(1), 2);
+        let said = |transfer: &mut Transfer, now: Time, input: Input| {
+            transfer.handle(now, input);
+            let outputs = std::iter::from_fn(|| transfer.poll_output());
+            let message = |output| match output {
+                Output::Send { message, .. } => Some(message),
+                _ => None,
+            };
+            outputs.filter_map(message).collect::<Vec<_>>()
+        };
+        let runs = || {
+            let first = first.get();
+            vec![Run { first, count }]
+        };
+        let doubted = said(&mut transfer, START, Input::PiecesDoubted { first, count });
+        assert_eq!(doubted, [ShareMessage::DontHave { runs: runs() }]);
+        assert!(!transfer.is_complete());
+        assert_eq!(transfer.piece_state(first), PieceState::Rechecking);
+        said(&mut transfer, START, Input::PiecesFound { first, count });
+        assert!(transfer.is_complete());
+        let told = said(&mut transfer, at(1_000), Input::Tick);
+        assert!(told.contains(&ShareMessage::HaveAll) || told.contains(&ShareMessage::Have { runs: runs() }), "{told:?}");
     }
 
     #[test]

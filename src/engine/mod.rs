@@ -149,7 +149,21 @@ pub enum Input {
         /// Which piece.
         piece: PieceIndex,
     },
-    /// Pieces we held are no longer there (their file was changed): `first .. first + count`.
+    /// The file of these pieces may have changed, `first .. first + count`: those held are withdrawn until it was read again.
+    PiecesDoubted {
+        /// The first of them.
+        first: PieceIndex,
+        /// How many.
+        count: u32,
+    },
+    /// Pieces that were being read again are as they should be: `first .. first + count`.
+    PiecesFound {
+        /// The first of them.
+        first: PieceIndex,
+        /// How many.
+        count: u32,
+    },
+    /// Pieces we held, or were reading again, are no longer there (their file was changed): `first .. first + count`.
     PiecesLost {
         /// The first of them.
         first: PieceIndex,

@@ -29,6 +29,8 @@ pub enum PieceState {
         /// Who sent it.
         from: PeerKey,
     },
+    /// It lies here, and is read again before it counts: neither requested nor shown to anybody.
+    Rechecking,
     /// Verified and stored.
     Held,
 }
@@ -85,15 +87,25 @@ pub(super) struct Pieces {
 }
 
 impl Pieces {
-    pub(super) fn new(held: Bitfield, wanted: Option<&Bitfield>, random: &mut Random) -> Self {
+    pub(super) fn new(
+        held: Bitfield,
+        wanted: Option<&Bitfield>,
+        rechecking: Option<&Bitfield>,
+        random: &mut Random,
+    ) -> Self {
         let count = held.len();
         let is_wanted = |piece| wanted.is_none_or(|bits| bits.contains(piece));
+        let is_rechecking = |piece| rechecking.is_some_and(|bits| bits.contains(piece));
         let mut missing = Bitfield::new(count);
+        let mut open_count = 0;
         let mut states = Vec::with_capacity(count as usize);
         for piece in (0..count).map(PieceIndex::new) {
             let held = held.contains(piece);
+            open_count += u32::from(!held && is_wanted(piece));
             states.push(if held {
                 PieceState::Held
+            } else if is_rechecking(piece) {
+                PieceState::Rechecking
             } else if is_wanted(piece) {
                 missing.insert(piece);
                 PieceState::Missing
@@ -109,8 +121,7 @@ impl Pieces {
         for (at, piece) in (0..).zip(&order) {
             place[*piece as usize] = at;
         }
-        let open_count = order.len() as u32;
-        let ends = vec![open_count];
+        let ends = vec![order.len() as u32];
         let availability = vec![0; count as usize];
         let by_copies = vec![count - held.count(), held.count()];
         Self {
@@ -246,10 +257,28 @@ impl Pieces {
         self.wanted.as_ref().is_none_or(|bits| bits.contains(piece))
     }
 
-    /// A held piece is gone; true when it was held. It is missing then, if it is wanted.
-    pub(super) fn lost(&mut self, piece: PieceIndex) -> bool {
+    /// A held piece is to be read again; true when it was held.
+    pub(super) fn recheck(&mut self, piece: PieceIndex) -> bool {
         let was = self.state(piece) == PieceState::Held;
         if was {
+            self.set(piece, PieceState::Rechecking);
+        }
+        was
+    }
+
+    /// A piece that was read again is as it should be; true when it was being rechecked.
+    pub(super) fn found(&mut self, piece: PieceIndex) -> bool {
+        let was = self.state(piece) == PieceState::Rechecking;
+        if was {
+            self.set(piece, PieceState::Held);
+        }
+        was
+    }
+
+    /// A piece that was held, or was to be read again, is gone; true when it was held. It is missing then, if it is wanted.
+    pub(super) fn lost(&mut self, piece: PieceIndex) -> bool {
+        let was = self.state(piece) == PieceState::Held;
+        if was || self.state(piece) == PieceState::Rechecking {
             let wanted = self.is_wanted(piece);
             let next = if wanted {
                 PieceState::Missing
@@ -506,7 +535,8 @@ mod tests {
 
     fn pieces(count: u32) -> (Pieces, Random) {
         let mut random = Random::seed_from_u64(7);
-        (Pieces::new(Bitfield::new(count), None, &mut random), random)
+        let pieces = Pieces::new(Bitfield::new(count), None, None, &mut random);
+        (pieces, random)
     }
 
     #[test]
@@ -516,13 +546,15 @@ mod tests {
         for _ in 0..10_000 {
             let piece = PieceIndex::new(random.random_range(0..97));
             let peer = random.random_range(0..peers.len());
-            match random.random_range(0..6) {
+            match random.random_range(0..8) {
                 0 if peers[peer].insert(piece) => pieces.gains_holder(piece),
                 1 if peers[peer].remove(piece) => pieces.loses_holder(piece),
                 2 => drop(pieces.ask(piece, PeerKey(peer as u32))),
                 3 => drop(pieces.unask(piece, PeerKey(peer as u32))),
                 4 => drop(pieces.arrived(piece, A) && pieces.stored(piece)),
                 5 => drop(pieces.lost(piece)),
+                6 => drop(pieces.recheck(piece)),
+                7 => drop(pieces.found(piece)),
                 _ => {}
             }
             pieces.check();
@@ -600,7 +632,7 @@ mod tests {
         let mut random = Random::seed_from_u64(1);
         let mut wanted = Bitfield::new(10);
         wanted.insert(PieceIndex::new(4));
-        let mut pieces = Pieces::new(Bitfield::new(10), Some(&wanted), &mut random);
+        let mut pieces = Pieces::new(Bitfield::new(10), Some(&wanted), None, &mut random);
         assert_eq!(
             pieces.pick_rarest(&Holdings::All, &mut random),
             Some(PieceIndex::new(4))
@@ -613,7 +645,8 @@ mod tests {
     #[test]
     fn a_seed_that_loses_a_piece_does_not_ask_for_it() {
         let mut random = Random::seed_from_u64(1);
-        let mut pieces = Pieces::new(Bitfield::full(3), Some(&Bitfield::new(3)), &mut random);
+        let none = Bitfield::new(3);
+        let mut pieces = Pieces::new(Bitfield::full(3), Some(&none), None, &mut random);
         assert!(pieces.is_complete());
         assert!(pieces.lost(PieceIndex::new(1)) && !pieces.lost(PieceIndex::new(1)));
         assert_eq!(pieces.state(PieceIndex::new(1)), PieceState::Unwanted);
@@ -625,13 +658,40 @@ mod tests {
     #[test]
     fn a_receiver_that_loses_a_piece_asks_for_it_again() {
         let mut random = Random::seed_from_u64(1);
-        let mut pieces = Pieces::new(Bitfield::full(3), None, &mut random);
+        let mut pieces = Pieces::new(Bitfield::full(3), None, None, &mut random);
         assert!(pieces.is_complete() && pieces.lost(PieceIndex::new(1)));
         assert!(!pieces.is_complete());
         assert_eq!(
             pieces.pick_rarest(&Holdings::All, &mut random),
             Some(PieceIndex::new(1))
         );
+        pieces.check();
+    }
+
+    #[test]
+    fn a_piece_being_read_again_is_neither_held_nor_asked_for_until_that_has_ended() {
+        let mut random = Random::seed_from_u64(1);
+        let mut rechecking = Bitfield::new(4);
+        for piece in [0, 1] {
+            rechecking.insert(PieceIndex::new(piece));
+        }
+        let mut held = Bitfield::new(4);
+        held.insert(PieceIndex::new(2));
+        held.insert(PieceIndex::new(3));
+        let mut pieces = Pieces::new(held, None, Some(&rechecking), &mut random);
+        assert!(!pieces.is_complete());
+        assert_eq!(pieces.pick_rarest(&Holdings::All, &mut random), None);
+        assert!(!pieces.ask(PieceIndex::new(0), A) && !pieces.arrived(PieceIndex::new(0), A));
+        assert!(pieces.found(PieceIndex::new(0)) && !pieces.found(PieceIndex::new(0)));
+        assert!(!pieces.lost(PieceIndex::new(1)), "nobody was told of it");
+        let missing = pieces.pick_rarest(&Holdings::All, &mut random);
+        assert_eq!(missing, Some(PieceIndex::new(1)));
+        assert!(pieces.recheck(PieceIndex::new(2)) && !pieces.recheck(PieceIndex::new(2)));
+        assert!(!pieces.held().contains(PieceIndex::new(2)));
+        pieces.check();
+        assert!(pieces.found(PieceIndex::new(2)));
+        assert!(pieces.ask(PieceIndex::new(1), A) && pieces.arrived(PieceIndex::new(1), A));
+        assert!(pieces.stored(PieceIndex::new(1)) && pieces.is_complete());
         pieces.check();
     }
 

@@ -40,11 +40,38 @@ impl Transfer {
 
     pub(super) fn on_pieces_lost(&mut self, first: PieceIndex, count: u32) {
         let all = (first.get()..first.get() + count).map(PieceIndex::new);
-        let lost: Vec<PieceIndex> = all.filter(|piece| self.pieces.lost(*piece)).collect();
+        let lost = all.filter(|piece| self.pieces.lost(*piece)).collect();
+        self.completed &= self.pieces.is_complete();
+        // What was being read again is asked for from now on.
+        self.to_fill.extend(self.peers.keys());
+        self.withdraw_pieces(lost);
+    }
+
+    pub(super) fn on_pieces_doubted(&mut self, first: PieceIndex, count: u32) {
+        let all = (first.get()..first.get() + count).map(PieceIndex::new);
+        let doubted = all.filter(|piece| self.pieces.recheck(*piece)).collect();
+        self.completed &= self.pieces.is_complete();
+        self.withdraw_pieces(doubted);
+    }
+
+    /// Pieces that were read again are held: nobody asked for them meanwhile.
+    pub(super) fn on_pieces_found(&mut self, now: Time, first: PieceIndex, count: u32) {
+        for piece in (first.get()..first.get() + count).map(PieceIndex::new) {
+            if self.pieces.found(piece) {
+                self.last_byte = now;
+                self.quiet = Quiet::No;
+                self.haves.push(piece);
+                self.offers.add(now, piece);
+            }
+        }
+        self.complete_if_whole(now);
+    }
+
+    /// Takes back what peers were told of pieces that were held until now.
+    fn withdraw_pieces(&mut self, lost: Vec<PieceIndex>) {
         if lost.is_empty() {
             return;
         }
-        self.completed = false;
         // Nobody was told of these yet: nobody has to be told the contrary.
         let held = self.pieces.held();
         self.haves.retain(|piece| held.contains(*piece));

@@ -31,6 +31,8 @@ pub struct TransferConfig {
     pub held: Bitfield,
     /// Pieces the user chose; all if `None`.
     pub wanted: Option<Bitfield>,
+    /// Pieces not held that lie here and are being read again: see [`Input::PiecesFound`]. None of them if `None`.
+    pub rechecking: Option<Bitfield>,
     /// Whether pieces are asked in index order instead of rarest first.
     pub sequential: bool,
     /// Source of every random choice.
@@ -102,15 +104,19 @@ impl Transfer {
             geometry,
             held,
             wanted,
+            rechecking,
             sequential,
             mut random,
         } = config;
         assert_eq!(held.len(), geometry.piece_count(), "one bit for each piece");
         assert!(
-            wanted.as_ref().is_none_or(|bits| bits.len() == held.len()),
+            [&wanted, &rechecking]
+                .into_iter()
+                .flatten()
+                .all(|bits| bits.len() == held.len()),
             "one bit for each piece"
         );
-        let pieces = Pieces::new(held, wanted.as_ref(), &mut random);
+        let pieces = Pieces::new(held, wanted.as_ref(), rechecking.as_ref(), &mut random);
         let completed = pieces.is_complete();
         let upload = Upload::new(geometry.piece_count(), &mut random);
         let mut transfer = Self {
@@ -168,6 +174,8 @@ impl Transfer {
             Input::PieceArrived { peer, piece } => self.on_piece_arrived(now, peer, piece),
             Input::PieceStored { peer, piece } => self.on_piece_stored(now, peer, piece),
             Input::PieceCorrupt { peer, piece } => self.on_piece_corrupt(now, peer, piece),
+            Input::PiecesDoubted { first, count } => self.on_pieces_doubted(first, count),
+            Input::PiecesFound { first, count } => self.on_pieces_found(now, first, count),
             Input::PiecesLost { first, count } => self.on_pieces_lost(first, count),
             Input::Sent {
                 peer,

@@ -95,6 +95,7 @@ mod tests {
             geometry: Geometry::new(1 << 16, &[1 << 16]).expect("allowed"),
             held: Bitfield::full(1),
             wanted: None,
+            rechecking: None,
             sequential: false,
             random: Random::seed_from_u64(1),
         };

@@ -381,6 +381,7 @@ impl<M: Machine> Swarm<'_, M> {
                 Bitfield::new(count)
             },
             wanted: None,
+            rechecking: None,
             sequential: false,
             random: Random::seed_from_u64(self.random.random()),
         };

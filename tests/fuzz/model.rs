@@ -26,6 +26,8 @@ struct Peer {
 pub(super) struct Model {
     geometry: Geometry,
     held: Bitfield,
+    /// Pieces that were held and are being read again.
+    rechecking: Bitfield,
     /// Copies that arrived and were neither stored nor found corrupt; several peers may have sent one.
     checking: BTreeSet<(PieceIndex, PeerKey)>,
     wanted: Option<Bitfield>,
@@ -56,6 +58,7 @@ impl Model {
     pub(super) fn new(geometry: Geometry, held: Bitfield, wanted: Option<Bitfield>) -> Self {
         Self {
             geometry,
+            rechecking: Bitfield::new(held.len()),
             held,
             checking: BTreeSet::new(),
             wanted,
@@ -119,11 +122,27 @@ impl Model {
             Input::PieceStored { peer, piece } => {
                 self.checking.remove(&(*piece, *peer));
                 self.held.insert(*piece);
+                self.rechecking.remove(*piece);
             }
             Input::PieceCorrupt { peer, piece } => drop(self.checking.remove(&(*piece, *peer))),
             Input::PiecesLost { first, count } => {
                 for piece in first.get()..first.get() + count {
                     self.held.remove(PieceIndex::new(piece));
+                    self.rechecking.remove(PieceIndex::new(piece));
+                }
+            }
+            Input::PiecesDoubted { first, count } => {
+                for piece in (first.get()..first.get() + count).map(PieceIndex::new) {
+                    if self.held.remove(piece) {
+                        self.rechecking.insert(piece);
+                    }
+                }
+            }
+            Input::PiecesFound { first, count } => {
+                for piece in (first.get()..first.get() + count).map(PieceIndex::new) {
+                    if self.rechecking.remove(piece) {
+                        self.held.insert(piece);
+                    }
                 }
             }
             Input::ServiceEnded { peer, piece, .. } => {
@@ -255,6 +274,8 @@ impl Model {
             ShareMessage::Request { runs } => {
                 for piece in pieces(runs) {
                     assert!(!held.contains(piece), "asks for {piece}, which it holds");
+                    let is_rechecking = self.rechecking.contains(piece);
+                    assert!(!is_rechecking, "asks for {piece}, which it is reading again");
                     assert!(
                         wanted.as_ref().is_none_or(|wanted| wanted.contains(piece)),
                         "asks for {piece} unwanted"
@@ -346,7 +367,10 @@ impl Model {
                     }
                 }
                 PieceState::Checking { from } => checking.push((from, piece)),
-                PieceState::Unwanted | PieceState::Missing | PieceState::Held => {}
+                PieceState::Unwanted
+                | PieceState::Missing
+                | PieceState::Rechecking
+                | PieceState::Held => {}
             }
         }
         for status in status.peers {

@@ -101,6 +101,7 @@ impl Played {
             geometry,
             held,
             wanted,
+            rechecking: None,
             sequential: choice == 1,
             random: Random::seed_from_u64(u64::from(seed)),
         };
@@ -184,6 +185,15 @@ impl Played {
                 let count =
                     1 + u32::from(steps.take::<u8>().ok()?) % (self.model.count() - first.get());
                 Input::PiecesLost { first, count }
+            }
+            30 | 31 => {
+                let first = self.piece(steps)?;
+                let count =
+                    1 + u32::from(steps.take::<u8>().ok()?) % (self.model.count() - first.get());
+                match what / PEERS {
+                    30 => Input::PiecesDoubted { first, count },
+                    _ => Input::PiecesFound { first, count },
+                }
             }
             16 | 17 => {
                 let (peer, piece) = self.model.served(peer)?;

@@ -267,6 +267,7 @@ impl Actor {
                 None => Some(Bitfield::new(ready.geometry().piece_count())),
                 Some(_) => chosen.map(|chosen| chosen.pieces().clone()),
             },
+            rechecking: None,
             sequential: fetch.is_some_and(|fetch| fetch.options.sequential || fetch.options.stream),
             random: Random::from_rng(&mut rand::rng()),
         };

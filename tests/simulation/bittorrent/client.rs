@@ -295,7 +295,7 @@ impl Machine for BitTorrent {
     fn handle(&mut self, now: Time, input: Input) {
         match input {
             Input::Tick => self.meet(now),
-            Input::PiecesLost { .. } => {}
+            Input::PiecesDoubted { .. } | Input::PiecesFound { .. } | Input::PiecesLost { .. } => {}
             Input::Candidate { peer, .. } => {
                 self.table.heard(now, peer);
                 self.meet(now);
