@@ -570,7 +570,11 @@ mod tests {
         said(&mut transfer, START, Input::PiecesFound { first, count });
         assert!(transfer.is_complete());
         let told = said(&mut transfer, at(1_000), Input::Tick);
-        assert!(told.contains(&ShareMessage::HaveAll) || told.contains(&ShareMessage::Have { runs: runs() }), "{told:?}");
+        assert!(
+            told.contains(&ShareMessage::HaveAll)
+                || told.contains(&ShareMessage::Have { runs: runs() }),
+            "{told:?}"
+        );
     }
 
     #[test]

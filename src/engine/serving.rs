@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 
 use super::pieces::Pieces;
-use super::transfer::{Peer, Transfer};
+use super::transfer::{Peer, Quiet, Transfer};
 use super::upload::{Standing, View};
 use super::{Output, PeerKey, ServiceEnd, Time, tuning};
 use crate::content::{Geometry, PieceIndex};

@@ -275,7 +275,10 @@ impl Model {
                 for piece in pieces(runs) {
                     assert!(!held.contains(piece), "asks for {piece}, which it holds");
                     let is_rechecking = self.rechecking.contains(piece);
-                    assert!(!is_rechecking, "asks for {piece}, which it is reading again");
+                    assert!(
+                        !is_rechecking,
+                        "asks for {piece}, which it is reading again"
+                    );
                     assert!(
                         wanted.as_ref().is_none_or(|wanted| wanted.contains(piece)),
                         "asks for {piece} unwanted"
