@@ -29,4 +29,5 @@ mod surfaces;
 mod terminal;
 mod thirty;
 mod tidy;
+mod versions;
 mod wire_golden;

@@ -425,6 +425,12 @@ impl Actor {
             ShareInput::Comparing { bytes, of } => self.comparing = (bytes, of),
             ShareInput::Opened(Ok(held)) => self.begin(held),
             ShareInput::Opened(Err(error)) => self.fail(FetchError::Storage(error)),
+            ShareInput::Reusable(pieces) => {
+                if let Some(fetch) = &mut self.fetch {
+                    fetch.reusable = Some(pieces);
+                }
+            }
+            ShareInput::Reused { piece, outcome } => self.on_reused(piece, outcome),
             ShareInput::Finished(finished) => self.on_finished(finished),
             ShareInput::Synced(Ok(())) => self.syncing.ended(),
             ShareInput::Synced(Err(error)) => self.fail(FetchError::Storage(error)),

@@ -290,6 +290,7 @@ impl NodeHandle {
             metadata: Metadata::new(link.share),
             outcome: Some(Outcome::Share(outcome)),
             chosen: None,
+            reusable: None,
             hints: Hints::default(),
         };
         let (mut actor, mut handle) = self.add(link.share, status, Some(fetch))?;
@@ -363,6 +364,7 @@ impl NodeHandle {
             metadata: Metadata::new(link.share),
             outcome: Some(outcome),
             chosen: None,
+            reusable: None,
             hints: Hints::default(),
         };
         // Dropped at the end, which stops the share.

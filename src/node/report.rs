@@ -27,6 +27,7 @@ pub(super) fn unknown(
         phase,
         bytes: 0,
         zeros: 0,
+        reused: 0,
         total,
         files: None,
         verified: (0, 0),
@@ -77,6 +78,7 @@ fn fill(actor: &Actor, status: &mut ShareStatus) {
     let numbers = &actor.numbers;
     status.bytes = numbers.held_bytes;
     status.zeros = numbers.zero_bytes;
+    status.reused = numbers.reused_bytes;
     status.verified = actor.comparing;
     status.downloaded = numbers.downloaded;
     status.givers = numbers.givers.len() as u32;

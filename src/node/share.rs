@@ -13,7 +13,7 @@ use crate::content::{Bitfield, Digest, Multiaddr, PeerId, PieceHashes, PieceInde
 use crate::content::{Geometry, Manifest};
 use crate::engine::{DownCause, ServiceEnd, Source};
 use crate::network::PeerRecord;
-use crate::storage::{PieceStore, StorageError};
+use crate::storage::{PieceStore, Reused, StorageError};
 use crate::wire::{ShareMessage, ShareNumber};
 
 /// Inputs that wait for a share's actor. When full, session readers wait, which holds back their peers.
@@ -131,6 +131,13 @@ pub(super) enum ShareInput {
         session: SessionId,
         piece: PieceIndex,
         how: ServiceEnd,
+    },
+    /// Pieces that lie in older files beside the target, and are being read there: before [`ShareInput::Opened`].
+    Reusable(Bitfield),
+    /// One of them was read.
+    Reused {
+        piece: PieceIndex,
+        outcome: Result<Reused, StorageError>,
     },
     /// A piece to be served could not be read.
     Unreadable {

@@ -79,6 +79,8 @@ pub struct ShareStatus {
     pub bytes: u64,
     /// Of those, bytes of pieces of zeros: held from the beginning and sent by nobody. 0 for what is only seeded.
     pub zeros: u64,
+    /// Of those, bytes that this run took from older files beside the target.
+    pub reused: u64,
     /// Bytes in all; `None` while unknown.
     pub total: Option<u64>,
     /// Files in the share; `None` while unknown.

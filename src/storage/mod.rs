@@ -23,6 +23,7 @@ mod part;
 mod recent;
 mod record;
 mod replayed;
+mod reuse;
 mod room;
 mod scan;
 mod scratch;
@@ -48,6 +49,7 @@ pub use memory::MemoryStore;
 pub use part::{PartFolder, Resumable};
 #[doc(hidden)] // Only for the tests that feed it what a disk may hold.
 pub use replayed::{Replayed, replayed};
+pub use reuse::{Reusable, Reused};
 pub use scan::{SkipReason, Skipped};
 pub use scratch::Scratch;
 pub use source::SourceStore;

@@ -198,21 +198,7 @@ impl PartFolder {
 
     /// What was saved, if it is whole and of this share.
     fn load(&self, share: &ShareId) -> Option<(Manifest, PieceHashes)> {
-        let manifest = Manifest::decode(&self.read_whole("manifest", MANIFEST_LEN_MAX)?).ok()?;
-        if manifest.id() != *share {
-            return None;
-        }
-        let bytes = self.read_whole("hashes", PIECE_COUNT_MAX as usize * DIGEST_LEN)?;
-        let (digests, rest) = bytes.as_chunks::<DIGEST_LEN>();
-        if !rest.is_empty() {
-            return None;
-        }
-        let digests = digests
-            .iter()
-            .map(|bytes| Digest::from_bytes(*bytes))
-            .collect();
-        let hashes = PieceHashes::from_digests(&manifest, digests).ok()?;
-        Some((manifest, hashes))
+        saved_in(&self.dir).filter(|(manifest, _)| manifest.id() == *share)
     }
 
     /// Brings what was saved to the disk itself.
@@ -339,10 +325,6 @@ impl PartFolder {
             )
         })
     }
-
-    fn read_whole(&self, name: &str, len_max: usize) -> Option<Vec<u8>> {
-        read_whole_in(&self.dir, name, len_max)
-    }
 }
 
 /// Name of a file's part file: its index in hex.
@@ -381,6 +363,19 @@ pub(super) fn share_in(dir: &Dir) -> Option<(ShareId, Name)> {
     let bytes = read_whole_in(dir, "manifest", MANIFEST_LEN_MAX)?;
     let manifest = Manifest::decode(&bytes).ok()?;
     Some((manifest.id(), manifest.name().clone()))
+}
+
+/// What the part folder `dir` is for, when all of that is whole.
+pub(super) fn saved_in(dir: &Dir) -> Option<(Manifest, PieceHashes)> {
+    let manifest = Manifest::decode(&read_whole_in(dir, "manifest", MANIFEST_LEN_MAX)?).ok()?;
+    let bytes = read_whole_in(dir, "hashes", PIECE_COUNT_MAX as usize * DIGEST_LEN)?;
+    let (digests, rest) = bytes.as_chunks::<DIGEST_LEN>();
+    if !rest.is_empty() {
+        return None;
+    }
+    let digests = digests.iter().map(|bytes| Digest::from_bytes(*bytes));
+    let hashes = PieceHashes::from_digests(&manifest, digests.collect()).ok()?;
+    Some((manifest, hashes))
 }
 
 fn read_whole_in(dir: &Dir, name: &str, len_max: usize) -> Option<Vec<u8>> {

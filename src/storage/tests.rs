@@ -10,6 +10,7 @@ mod faults;
 mod order;
 mod power;
 mod resuming;
+mod reusing;
 mod share64;
 mod sparse;
 mod swapper;

@@ -123,6 +123,7 @@ mod tests {
             phase: Phase::Fetch,
             bytes: 3686 * MIB,
             zeros: 0,
+            reused: 0,
             total: Some(6042 * MIB),
             files: Some(1),
             verified: (0, 0),

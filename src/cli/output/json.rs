@@ -107,6 +107,7 @@ pub(super) enum Body<'a> {
         uploaded: u64,
         peers: u32,
         zeros: u64,
+        reused: u64,
     },
     Stopped {
         reason: &'static str,
@@ -296,6 +297,7 @@ impl<'a> Body<'a> {
             uploaded: status.uploaded,
             peers: status.givers,
             zeros: status.zeros,
+            reused: status.reused,
         }
     }
 
@@ -589,7 +591,7 @@ mod tests {
             ),
             (
                 Body::done(fetched, &status),
-                r#"{"v":1,"type":"done","ts":1764000000.25,"path":"down/movie.bin","bytes":1000,"secs":29.441,"downloaded":610,"wasted":10,"uploaded":300,"peers":2,"zeros":0}"#,
+                r#"{"v":1,"type":"done","ts":1764000000.25,"path":"down/movie.bin","bytes":1000,"secs":29.441,"downloaded":610,"wasted":10,"uploaded":300,"peers":2,"zeros":0,"reused":0}"#,
             ),
             (
                 Body::Stopped {

@@ -583,6 +583,9 @@ fn done_text(fetched: &Fetched, status: &ShareStatus) -> String {
     if status.wasted > 0 {
         text += &format!(", {} not kept", bytes(status.wasted));
     }
+    if status.reused > 0 {
+        text += &format!(", {} from older files here", bytes(status.reused));
+    }
     if status.zeros > 0 {
         text += &format!(", {} are zeros", bytes(status.zeros));
     }
@@ -638,6 +641,7 @@ pub(super) mod tests {
             phase: Phase::Fetch,
             bytes: 600,
             zeros: 0,
+            reused: 0,
             total: Some(1_000),
             files: Some(1),
             verified: (0, 0),
@@ -795,6 +799,14 @@ pub(super) mod tests {
         assert_eq!(
             done_text(&fetched("a"), &sparse),
             "done: 1000 B in 29.4s, 610 B from 2 peers at 20 B/s, 10 B not kept, 390 B are zeros; 300 B sent"
+        );
+        let updated = ShareStatus {
+            reused: 390,
+            ..status()
+        };
+        assert_eq!(
+            done_text(&fetched("a"), &updated),
+            "done: 1000 B in 29.4s, 610 B from 2 peers at 20 B/s, 10 B not kept, 390 B from older files here; 300 B sent"
         );
         let resumed = ShareStatus {
             downloaded: 0,

@@ -12,6 +12,8 @@ pub(in crate::node) struct Numbers {
     pub(in crate::node) held_bytes: u64,
     /// Of those, bytes that a fetch has to get from nobody: they are zeros.
     pub(in crate::node) zero_bytes: u64,
+    /// Of those, bytes that this run took from older files beside the target.
+    pub(in crate::node) reused_bytes: u64,
     pub(in crate::node) downloaded: u64,
     pub(in crate::node) wasted: u64,
     /// The piece that each session is sending, and its bytes that are here.

@@ -9,7 +9,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use rand::SeedableRng;
-use tokio::sync::oneshot;
+use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 
 use super::Actor;
@@ -22,7 +22,9 @@ use crate::node::metadata::{Bad, Metadata};
 use crate::node::share::{ReadyShare, SessionId, ShareInput};
 use crate::node::status::{Fetched, NodeEvent, Phase};
 use crate::node::{FetchError, perform, report};
-use crate::storage::{Chosen, FetchStore, KnownShares, PieceStore, Resumable, StorageError};
+use crate::storage::{
+    Chosen, FetchStore, KnownShares, PieceStore, Resumable, Reusable, Reused, StorageError,
+};
 use crate::wire::ShareMessage;
 
 /// What only a fetch has.
@@ -33,6 +35,8 @@ pub(in crate::node) struct Fetch {
     pub(in crate::node) outcome: Option<Outcome>,
     /// What is fetched of the share, once the manifest is known.
     pub(in crate::node) chosen: Option<Chosen>,
+    /// Pieces that are read from older files beside the target when the transfer begins.
+    pub(in crate::node) reusable: Option<Bitfield>,
     pub(in crate::node) hints: Hints,
 }
 
@@ -228,8 +232,16 @@ impl Actor {
                 earlier,
                 &progress,
             );
+            let mut older = None;
             let opened = opened.map(|(store, held)| {
-                set_ready(&ready, manifest, hashes, Arc::new(store));
+                let store = Arc::new(store);
+                let reusable = store.reusable(&hashes, &memory);
+                let pieces = reusable.pieces(held.len());
+                if pieces.count() > 0 {
+                    let _ = inputs.blocking_send(ShareInput::Reusable(pieces));
+                    older = Some((Arc::clone(&store), hashes.clone(), reusable));
+                }
+                set_ready(&ready, manifest, hashes, store);
                 held
             });
             // The share has left: nobody waits for this.
@@ -238,7 +250,40 @@ impl Actor {
             if let Some(ready) = ready.get() {
                 KnownShares::open(&memory).keep(&ready.manifest, &ready.hashes);
             }
+            // Beside the transfer of the others.
+            if let Some((store, hashes, reusable)) = older {
+                reuse(&store, &hashes, &reusable, &inputs);
+            }
         });
+    }
+
+    /// A piece was read from an older file beside the target.
+    pub(in crate::node) fn on_reused(
+        &mut self,
+        piece: PieceIndex,
+        outcome: Result<Reused, StorageError>,
+    ) {
+        let Some(ready) = self.share.ready.get() else {
+            return;
+        };
+        let (first, count) = (piece, 1);
+        match outcome {
+            Err(error) => self.fail(FetchError::Storage(error)),
+            Ok(Reused::Lost) => self.engine(Input::PiecesLost { first, count }),
+            Ok(Reused::Stored(whole)) => {
+                let bytes = u64::from(ready.geometry().len_of(piece));
+                self.numbers.held_bytes += bytes;
+                self.numbers.reused_bytes += bytes;
+                self.last_verified = Instant::now();
+                self.syncing.stored(self.last_verified, bytes);
+                if let Some(file) = whole {
+                    let path = ready.manifest.file(file).path.as_str().to_owned();
+                    self.hub.tell(NodeEvent::FileComplete { path });
+                }
+                self.engine(Input::PiecesFound { first, count });
+                self.tell_leading();
+            }
+        }
     }
 
     /// The engine takes over.
@@ -267,7 +312,7 @@ impl Actor {
                 None => Some(Bitfield::new(ready.geometry().piece_count())),
                 Some(_) => chosen.map(|chosen| chosen.pieces().clone()),
             },
-            rechecking: None,
+            rechecking: fetch.and_then(|fetch| fetch.reusable.clone()),
             sequential: fetch.is_some_and(|fetch| fetch.options.sequential || fetch.options.stream),
             random: Random::from_rng(&mut rand::rng()),
         };
@@ -354,6 +399,25 @@ impl Actor {
                 }
             }
         }
+    }
+}
+
+/// Reads pieces from older files and tells of each, until all are read or the share has left.
+fn reuse(
+    store: &FetchStore,
+    hashes: &PieceHashes,
+    reusable: &Reusable,
+    inputs: &mpsc::Sender<ShareInput>,
+) {
+    let told = |piece, outcome| {
+        let outcome = Ok(outcome);
+        let told = inputs.blocking_send(ShareInput::Reused { piece, outcome });
+        told.is_ok()
+    };
+    if let Err(error) = store.reuse(hashes, reusable, told) {
+        // The piece does not matter: the fetch ends.
+        let (piece, outcome) = (PieceIndex::new(0), Err(error));
+        let _ = inputs.blocking_send(ShareInput::Reused { piece, outcome });
     }
 }
 

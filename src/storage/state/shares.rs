@@ -43,6 +43,28 @@ impl KnownShares {
         Some((manifest, hashes))
     }
 
+    /// Those whose manifest is as `wanted` says; the last used first.
+    pub(in crate::storage) fn matching(
+        &mut self,
+        wanted: impl Fn(&Manifest) -> bool,
+    ) -> Vec<(Manifest, PieceHashes)> {
+        let Some(connection) = &self.0.connection else {
+            return Vec::new();
+        };
+        let found = all(connection).unwrap_or_else(|error| {
+            self.0.give_up(&error);
+            Vec::new()
+        });
+        let matching = found.into_iter().filter_map(|(manifest, digests)| {
+            let manifest = Manifest::decode(&manifest).ok().filter(&wanted)?;
+            let (digests, _) = digests.as_chunks::<32>();
+            let digests = digests.iter().map(|bytes| Digest::from_bytes(*bytes));
+            let hashes = PieceHashes::from_digests(&manifest, digests.collect()).ok()?;
+            Some((manifest, hashes))
+        });
+        matching.collect()
+    }
+
     /// Keeps them, unless they are too large.
     pub fn keep(&mut self, manifest: &Manifest, hashes: &PieceHashes) {
         let Some(connection) = &mut self.0.connection else {
@@ -60,6 +82,13 @@ fn find(connection: &Connection, id: &ShareId) -> rusqlite::Result<Option<(Vec<u
         Ok((row.get(0)?, row.get(1)?))
     });
     row.optional()
+}
+
+fn all(connection: &Connection) -> rusqlite::Result<Vec<(Vec<u8>, Vec<u8>)>> {
+    let mut query =
+        connection.prepare("SELECT manifest, digests FROM shares ORDER BY used DESC, id")?;
+    let rows = query.query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?;
+    rows.collect()
 }
 
 fn keep(
