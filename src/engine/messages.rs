@@ -567,9 +567,9 @@ mod tests {
         assert_eq!(doubted, [ShareMessage::DontHave { runs: runs() }]);
         assert!(!transfer.is_complete());
         assert_eq!(transfer.piece_state(first), PieceState::Rechecking);
-        said(&mut transfer, START, Input::PiecesFound { first, count });
+        let mut told = said(&mut transfer, START, Input::PiecesFound { first, count });
         assert!(transfer.is_complete());
-        let told = said(&mut transfer, at(1_000), Input::Tick);
+        told.extend(said(&mut transfer, at(1_000), Input::Tick));
         assert!(
             told.contains(&ShareMessage::HaveAll)
                 || told.contains(&ShareMessage::Have { runs: runs() }),

@@ -19,7 +19,7 @@ use super::part;
 use super::state::KnownShares;
 use super::{PieceStore, StorageError, beneath, disk};
 use crate::content::{
-    Bitfield, Digest, FileIndex, Layout, Manifest, PieceHashes, PieceIndex, PieceSpan, Verified,
+    Bitfield, Digest, FileIndex, Layout, Manifest, PieceHashes, PieceIndex, PieceSpan,
 };
 
 /// How long to look before the transfer begins. Less misses old pieces on slow disks, more delays the first byte there.
@@ -384,19 +384,15 @@ impl Search<'_> {
             return;
         };
         let mut buffer = Vec::new();
-        let mut is_there = |(span, piece): &(PieceSpan, PieceIndex)| {
+        let is_there = |(span, piece): &(PieceSpan, PieceIndex)| {
             buffer.resize(span.len as usize, 0);
             let read = disk::read_exact_at(&handle, &mut buffer, span.offset);
-            let good = |bytes: &Vec<u8>| {
-                let verified: Option<Verified<'_>> = self.hashes.verify(geometry, *piece, bytes);
-                verified.is_some()
-            };
-            read.is_ok() && good(&buffer)
+            read.is_ok() && self.hashes.verify(geometry, *piece, &buffer).is_some()
         };
         let step = spans.len().div_ceil(SAMPLE_LEN).max(1);
         // From the middle of each stretch: what was added in front or behind is passed by.
         let mut sample = spans.iter().skip(step / 2).step_by(step);
-        if sample.any(|found| is_there(found)) {
+        if sample.any(is_there) {
             let places = spans.into_iter().map(|(span, piece)| (span.offset, piece));
             self.take(origin, places.collect());
         }
