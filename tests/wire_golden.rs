@@ -4,7 +4,7 @@
 
 use shoal::wire::{
     Control, DataHeader, DataKind, FrameBuffer, Hello, RejectReason, Run, ShareMessage,
-    ShareNumber, encode_frame,
+    ShareNumber, SourceState, encode_frame,
 };
 
 #[track_caller]
@@ -137,6 +137,20 @@ fn every_share_message_is_these_bytes() {
     }
     check(share(2, ShareMessage::GetManifest), &[4, 2, 12]);
     check(share(2, ShareMessage::GetInfo), &[4, 2, 15]);
+    for (tag, state) in [
+        SourceState::Offered,
+        SourceState::Rereading,
+        SourceState::Differs,
+        SourceState::Away,
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        check(
+            share(2, ShareMessage::Source { file: 7, state }),
+            &[4, 2, 16, 7, tag as u8],
+        );
+    }
     check(
         share(
             2,

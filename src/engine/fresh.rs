@@ -6,7 +6,7 @@
 //! what was not. Takes plain numbers, knows no queue and no connection. Called by `upload`.
 //! Source: BEP 16 (superseeding), without its lies in the bitfield.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use rand::RngExt;
 
@@ -33,6 +33,8 @@ pub(super) struct Fresh {
     promised_count: BTreeMap<PeerKey, usize>,
     /// Pieces that may be fresh, in random order; those that are not are dropped when met.
     unsent: Vec<PieceIndex>,
+    /// Pieces of those that were withdrawn when they were met.
+    withdrawn: BTreeSet<PieceIndex>,
     /// Peers that did not ask for what was suggested to them, and until when they are left alone.
     deaf: BTreeMap<PeerKey, Time>,
     /// When the oldest suggestion lapses that was not taken up.
@@ -52,6 +54,7 @@ impl Fresh {
             promises: BTreeMap::new(),
             promised_count: BTreeMap::new(),
             unsent,
+            withdrawn: BTreeSet::new(),
             deaf: BTreeMap::new(),
             lapses: None,
             lapsed_in_row: 0,
@@ -127,6 +130,21 @@ impl Fresh {
             .is_some_and(|promise| promise.peer == peer)
         {
             self.break_promise(piece);
+        }
+    }
+
+    /// The piece cannot be served until it is found again: it is promised to nobody.
+    pub(super) fn on_withdrawn(&mut self, piece: PieceIndex) {
+        if self.promises.contains_key(&piece) {
+            self.break_promise(piece);
+            self.withdrawn.insert(piece);
+        }
+    }
+
+    /// The piece can be served again.
+    pub(super) fn on_found(&mut self, piece: PieceIndex) {
+        if self.withdrawn.remove(&piece) {
+            self.unsent.push(piece);
         }
     }
 
@@ -232,6 +250,10 @@ impl Fresh {
 
     fn next_unsent(&mut self, view: &impl View) -> Option<PieceIndex> {
         while let Some(piece) = self.unsent.pop() {
+            if !view.holds(piece) {
+                self.withdrawn.insert(piece);
+                continue;
+            }
             let is_fresh = self.served(piece) == 0 && view.holders(piece) == 0;
             if is_fresh && !self.promises.contains_key(&piece) {
                 return Some(piece);
@@ -267,6 +289,10 @@ mod tests {
 
         fn holders(&self, piece: PieceIndex) -> u32 {
             u32::from(piece.get() < self.0)
+        }
+
+        fn holds(&self, _: PieceIndex) -> bool {
+            true
         }
 
         fn standing(&self, _: PeerKey) -> Standing {

@@ -52,7 +52,8 @@ impl Transfer {
             | ShareMessage::GetManifest
             | ShareMessage::GetHashes { .. }
             | ShareMessage::GetInfo
-            | ShareMessage::Peers { .. } => {}
+            | ShareMessage::Peers { .. }
+            | ShareMessage::Source { .. } => {}
         }
         self.check_completed_peer(now, peer);
     }
@@ -62,9 +63,11 @@ impl Transfer {
     fn on_announced(&mut self, now: Time, peer: PeerKey, runs: &[Run], act: OnPiece) {
         let count = u64::from(self.pieces.count());
         let left = match self.peers.get(&peer) {
-            Some(state) => count
-                .saturating_mul(tuning::ANNOUNCED_TIMES_MAX)
-                .saturating_sub(state.announced),
+            Some(state) => {
+                let secs = now.duration_since(state.since).as_secs();
+                let times = tuning::ANNOUNCED_TIMES_MAX + tuning::ANNOUNCED_TIMES_PER_SEC * secs;
+                count.saturating_mul(times).saturating_sub(state.announced)
+            }
             None => return,
         };
         let named = self.for_each_piece(now, peer, runs, left, act);
@@ -229,7 +232,11 @@ impl Transfer {
             if self.pieces.is_coming(piece) && self.offers.on_early(now, peer, piece) {
                 return;
             }
-            RejectReason::NotHeld
+            // What we told the peer before is no claim that we do not keep: its file was changed.
+            match self.pieces.state(piece) {
+                PieceState::Rechecking => RejectReason::Unreadable,
+                _ => RejectReason::NotHeld,
+            }
         } else if !self.upload.request(now, peer, piece) {
             RejectReason::Busy
         } else {

@@ -73,6 +73,9 @@ pub(super) struct Pieces {
     wanted: Option<Bitfield>,
     /// Of those, pieces not held.
     open_count: u32,
+    /// Pieces being read again, and those of them that are wanted.
+    rechecking_count: u32,
+    rechecking_open_count: u32,
     /// Connected peers that hold a piece, full ones not counted.
     availability: Vec<u16>,
     full_peers: u32,
@@ -98,6 +101,7 @@ impl Pieces {
         let is_rechecking = |piece| rechecking.is_some_and(|bits| bits.contains(piece));
         let mut missing = Bitfield::new(count);
         let mut open_count = 0;
+        let (mut rechecking_count, mut rechecking_open_count) = (0, 0);
         let mut states = Vec::with_capacity(count as usize);
         for piece in (0..count).map(PieceIndex::new) {
             let held = held.contains(piece);
@@ -105,6 +109,8 @@ impl Pieces {
             states.push(if held {
                 PieceState::Held
             } else if is_rechecking(piece) {
+                rechecking_count += 1;
+                rechecking_open_count += u32::from(is_wanted(piece));
                 PieceState::Rechecking
             } else if is_wanted(piece) {
                 missing.insert(piece);
@@ -130,6 +136,8 @@ impl Pieces {
             missing,
             wanted: wanted.cloned(),
             open_count,
+            rechecking_count,
+            rechecking_open_count,
             availability,
             full_peers: 0,
             by_copies,
@@ -154,6 +162,16 @@ impl Pieces {
     /// Whether every wanted piece is held.
     pub(super) fn is_complete(&self) -> bool {
         self.open_count == 0
+    }
+
+    /// Whether nothing is to be had from others: every wanted piece is held, or lies here and is being read again.
+    pub(super) fn wants_nothing(&self) -> bool {
+        self.open_count == self.rechecking_open_count
+    }
+
+    /// Whether every piece lies here, those that are being read again among them.
+    pub(super) fn has_all(&self) -> bool {
+        self.held.count() + self.rechecking_count == self.count()
     }
 
     /// Whether `piece` is wanted and neither held nor being checked.
@@ -302,6 +320,15 @@ impl Pieces {
                 self.enter_order(piece.get());
             }
             _ => {}
+        }
+        let was_rechecking = u32::from(before == PieceState::Rechecking);
+        let is_rechecking = u32::from(next == PieceState::Rechecking);
+        if was_rechecking != is_rechecking {
+            let is_wanted = u32::from(self.is_wanted(piece));
+            self.rechecking_count += is_rechecking;
+            self.rechecking_count -= was_rechecking;
+            self.rechecking_open_count += is_rechecking * is_wanted;
+            self.rechecking_open_count -= was_rechecking * is_wanted;
         }
         match (before == PieceState::Held, next == PieceState::Held) {
             (false, true) => {
@@ -516,6 +543,16 @@ impl Pieces {
             assert_eq!(self.missing.contains(piece), state == PieceState::Missing);
             assert_eq!(self.held.contains(piece), state == PieceState::Held);
         }
+        let rechecking = (0..self.count())
+            .map(PieceIndex::new)
+            .filter(|piece| self.state(*piece) == PieceState::Rechecking);
+        let (wanted, unwanted): (Vec<_>, Vec<_>) =
+            rechecking.partition(|piece| self.is_wanted(*piece));
+        assert_eq!(self.rechecking_open_count as usize, wanted.len());
+        assert_eq!(
+            self.rechecking_count as usize,
+            wanted.len() + unwanted.len()
+        );
         for (copies, count) in self.by_copies.iter().enumerate() {
             let pieces = (0..self.count()).map(PieceIndex::new);
             let with_so_many = pieces.filter(|piece| self.copies_of(*piece) == copies);

@@ -35,6 +35,10 @@ impl Transfer {
                     reason: RejectReason::Unreadable,
                 },
             );
+            // Its file was read again meanwhile: the peer, which takes us for one that lacks the piece now, hears otherwise.
+            if self.pieces.held().contains(piece) {
+                self.haves.push(piece);
+            }
         }
     }
 
@@ -62,6 +66,7 @@ impl Transfer {
                 self.quiet = Quiet::No;
                 self.haves.push(piece);
                 self.offers.add(now, piece);
+                self.upload.on_found(piece);
             }
         }
         self.complete_if_whole(now);
@@ -140,7 +145,7 @@ impl Transfer {
 
     /// Offers what we got lately, or nearly have, while nobody is in line for it.
     pub(super) fn offer(&mut self, now: Time) {
-        if self.pieces.is_complete() || self.offers.deadline().is_none_or(|at| now < at) {
+        if self.pieces.wants_nothing() || self.offers.deadline().is_none_or(|at| now < at) {
             return;
         }
         let idle = self.upload.idle_places(now);
@@ -174,7 +179,11 @@ struct SwarmView<'a> {
 
 impl View for SwarmView<'_> {
     fn is_seed(&self) -> bool {
-        self.pieces.held().is_full()
+        self.pieces.has_all()
+    }
+
+    fn holds(&self, piece: PieceIndex) -> bool {
+        self.pieces.held().contains(piece)
     }
 
     fn len_of(&self, piece: PieceIndex) -> u32 {

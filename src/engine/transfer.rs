@@ -49,6 +49,8 @@ pub(super) struct Peer {
     pub(super) unkept_claims: u32,
     /// Pieces it named in announcements, each as often as it did.
     pub(super) announced: u64,
+    /// When we met it.
+    pub(super) since: Time,
     pub(super) download: Download,
 }
 
@@ -246,7 +248,7 @@ impl Transfer {
         let judgement = downloads().filter_map(Download::deadline).min();
         let reminder = downloads().filter_map(Download::reminder).min();
         let have = (!self.haves.is_empty()).then(|| self.last_have + tuning::HAVE_COALESCE);
-        let incomplete = !self.pieces.is_complete();
+        let incomplete = !self.pieces.wants_nothing();
         let balance =
             (incomplete && !self.peers.is_empty()).then(|| self.last_balance + BALANCE_EVERY);
         let stall =
@@ -286,6 +288,11 @@ impl Transfer {
     /// Where `piece` stands.
     pub fn piece_state(&self, piece: PieceIndex) -> PieceState {
         self.pieces.state(piece)
+    }
+
+    /// Whether nothing is to be had from others: every wanted piece is held, or lies here and is being read again.
+    pub fn wants_nothing(&self) -> bool {
+        self.pieces.wants_nothing()
     }
 
     /// Whether every wanted piece is held.
@@ -328,6 +335,7 @@ impl Transfer {
                 nonsense: 0,
                 unkept_claims: 0,
                 announced: 0,
+                since: now,
                 download,
             },
         );
@@ -371,7 +379,7 @@ impl Transfer {
     }
 
     fn wants_peers(&self) -> bool {
-        !self.pieces.is_complete() && self.table.up_count() < tuning::PEERS_TARGET
+        !self.pieces.wants_nothing() && self.table.up_count() < tuning::PEERS_TARGET
     }
 
     fn dial(&mut self, now: Time) {
@@ -411,7 +419,7 @@ impl Transfer {
             }
         }
         self.remind(now);
-        if self.pieces.is_complete() {
+        if self.pieces.wants_nothing() {
             return;
         }
         self.turn_over(now);

@@ -250,8 +250,12 @@ pub const REROUTE_REPORT_MAX: Duration = Duration::from_secs(2);
 pub const NONSENSE_MAX: u32 = 300;
 
 /// Pieces a peer may name in announcements, in multiples of those of the share. An honest one names each
-/// about once; files that come and go under a seeder may repeat some. Each costs us work, and a few bytes name all.
+/// about once. Each costs us work, and a few bytes name all.
 pub const ANNOUNCED_TIMES_MAX: u64 = 16;
+
+/// As many times again each second: whoever touches a file under a seeder makes it take back and offer again what is in the
+/// file. Less drops honest holders whose files are touched all the time, more costs us more work for a hostile peer.
+pub const ANNOUNCED_TIMES_PER_SEC: u64 = 4;
 
 /// Time over which rates are measured.
 pub const RATE_SPAN: Duration = Duration::from_secs(2);

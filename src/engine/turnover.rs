@@ -11,7 +11,7 @@ use super::{Output, Parting, PeerKey, Time, tuning};
 impl Transfer {
     /// When peers are looked over again; `None` while there is room for more.
     pub(super) fn turnover_deadline(&self) -> Option<Time> {
-        let is_full = !self.is_complete() && self.table.up_count() >= tuning::PEERS_TARGET;
+        let is_full = !self.pieces.wants_nothing() && self.table.up_count() >= tuning::PEERS_TARGET;
         is_full.then_some(self.turnover_at)
     }
 

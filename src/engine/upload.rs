@@ -45,6 +45,8 @@ pub(super) trait View {
     fn len_of(&self, piece: PieceIndex) -> u32;
     /// Connected peers that hold a piece, other seeds not counted.
     fn holders(&self, piece: PieceIndex) -> u32;
+    /// Whether we hold a piece: of those of a seed, some may be withdrawn.
+    fn holds(&self, piece: PieceIndex) -> bool;
     /// What is known of a peer.
     fn standing(&self, peer: PeerKey) -> Standing;
     /// Whether a peer has said nothing for so long that it may be gone.
@@ -181,7 +183,13 @@ impl Upload {
                 asked.push(*peer);
             }
         }
+        self.fresh.on_withdrawn(piece);
         asked
+    }
+
+    /// A piece that was withdrawn is there again.
+    pub(super) fn on_found(&mut self, piece: PieceIndex) {
+        self.fresh.on_found(piece);
     }
 
     pub(super) fn on_sent(&mut self, now: Time, peer: PeerKey, bytes: u32) {
@@ -503,6 +511,10 @@ mod tests {
 
         fn holders(&self, _: PieceIndex) -> u32 {
             0
+        }
+
+        fn holds(&self, _: PieceIndex) -> bool {
+            true
         }
 
         fn standing(&self, peer: PeerKey) -> Standing {

@@ -45,6 +45,11 @@ pub(super) enum Happening {
         what: Arrival,
     },
     Found(Vec<u32>),
+    /// Pieces that were withdrawn were read again: `first .. first + count`.
+    Reread {
+        first: PieceIndex,
+        count: u32,
+    },
     Left,
 }
 
@@ -72,6 +77,7 @@ impl Happening {
             Self::DialFailed { peer } => (7, u64::from(*peer)),
             Self::Found(peers) => (8, peers.len() as u64),
             Self::Left => (9, 0),
+            Self::Reread { first, .. } => (14, of_piece(*first)),
             Self::Arrival { connection, what } => match what {
                 Arrival::Up => (10, u64::from(*connection)),
                 Arrival::Message(_) => (11, u64::from(*connection)),

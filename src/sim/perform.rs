@@ -119,7 +119,9 @@ impl<M: Machine> Swarm<'_, M> {
             self.nodes[node].report.kept += u64::from(self.geometry.len_of(piece));
             self.checks.on(self.now, &Fact::Stored { node, piece });
         }
-        self.input(node, Input::PieceStored { peer, piece });
+        if !self.checks.is_doubted(node, piece) {
+            self.input(node, Input::PieceStored { peer, piece });
+        }
     }
 
     fn note_bad_piece(&mut self, node: usize, from: usize, at: ConnectionId, piece: PieceIndex) {

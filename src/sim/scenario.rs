@@ -50,6 +50,15 @@ pub enum Fault {
         /// When it ends.
         until: Duration,
     },
+    /// Its files are meddled with: runs of the pieces it holds are withdrawn and found again, several times.
+    Meddled {
+        /// When for the first time.
+        at: Duration,
+        /// From one time to the next.
+        every: Duration,
+        /// How often.
+        times: u32,
+    },
     /// Every piece it sends is bad.
     Liar,
     /// It says that it holds everything and serves nothing.
@@ -136,6 +145,7 @@ impl NodePlan {
             | Fault::Flap { .. }
             | Fault::Clog { .. }
             | Fault::Partition { .. }
+            | Fault::Meddled { .. }
             | Fault::FreeRider => true,
         })
     }

@@ -14,7 +14,7 @@ use super::network::{Links, core_delay};
 use super::queue::Queue;
 use super::report::{NodeReport, PARTS_FROM, Report};
 use super::scenario::{Fault, Scenario};
-use crate::content::{Bitfield, Geometry};
+use crate::content::{Bitfield, Geometry, PieceIndex};
 use crate::engine::{
     DownCause, Input, Output, PeerKey, Random, ServiceEnd, Source, Time, Transfer, TransferConfig,
 };
@@ -175,9 +175,10 @@ impl<M: Machine> Swarm<'_, M> {
             self.at(Time::from_start(plan.joins), index, Happening::Join);
             for fault in &plan.faults {
                 let (from, until) = match *fault {
-                    Fault::Crash { at } | Fault::Slow { at, .. } | Fault::Flap { at, .. } => {
-                        (Some(at), None)
-                    }
+                    Fault::Crash { at }
+                    | Fault::Slow { at, .. }
+                    | Fault::Flap { at, .. }
+                    | Fault::Meddled { at, .. } => (Some(at), None),
                     Fault::Silence { from, until } => (Some(from), until),
                     Fault::Clog { from, until } | Fault::Partition { from, until } => {
                         (Some(from), Some(until))
@@ -297,6 +298,9 @@ impl<M: Machine> Swarm<'_, M> {
             Happening::DialFailed { peer } => {
                 let peer = PeerKey(peer);
                 self.input(node, Input::ConnectFailed { peer });
+            }
+            Happening::Reread { first, count } => {
+                self.reread(node, first, count);
             }
             Happening::Left => self.gone(node, DownCause::Left),
             Happening::Found(peers) => {
@@ -428,6 +432,15 @@ impl<M: Machine> Swarm<'_, M> {
                     self.at(self.now + every, node, Happening::Fault(again));
                 }
             }
+            Fault::Meddled { every, times, .. } => {
+                self.meddle(node);
+                if times > 1 {
+                    let at = Duration::ZERO;
+                    let times = times - 1;
+                    let again = Fault::Meddled { at, every, times };
+                    self.at(self.now + every, node, Happening::Fault(again));
+                }
+            }
             // A process that has not begun cannot be stopped.
             Fault::Silence { .. } => self.nodes[node].silent = self.nodes[node].alive,
             Fault::Slow { up_per_sec, .. } => self.nodes[node].links.up_per_sec = up_per_sec,
@@ -435,6 +448,42 @@ impl<M: Machine> Swarm<'_, M> {
             Fault::Partition { .. } => self.nodes[node].far = true,
             Fault::Liar | Fault::HaveLiar { .. } | Fault::FreeRider => {}
         }
+    }
+
+    /// Withdraws a run of pieces, which are found again within three seconds, all or in two parts.
+    fn meddle(&mut self, node: usize) {
+        if !self.nodes[node].alive {
+            return;
+        }
+        let all = self.geometry.piece_count();
+        let first = self.random.random_range(0..all);
+        let count = self.random.random_range(1..=all - first);
+        let middle = self.random.random_range(0..=count);
+        let first = PieceIndex::new(first);
+        let pieces = (first.get()..first.get() + count).map(PieceIndex::new);
+        for piece in pieces {
+            self.checks.on(self.now, &Fact::Doubted { node, piece });
+        }
+        self.input(node, Input::PiecesDoubted { first, count });
+        let after = |random: &mut Random| Duration::from_millis(random.random_range(1..3_000));
+        for (begin, end) in [(0, middle), (middle, count)] {
+            if begin < end {
+                let first = PieceIndex::new(first.get() + begin);
+                let count = end - begin;
+                let at = self.now + after(&mut self.random);
+                self.at(at, node, Happening::Reread { first, count });
+            }
+        }
+    }
+
+    fn reread(&mut self, node: usize, first: PieceIndex, count: u32) {
+        if !self.nodes[node].alive {
+            return;
+        }
+        for piece in (first.get()..first.get() + count).map(PieceIndex::new) {
+            self.checks.on(self.now, &Fact::Reread { node, piece });
+        }
+        self.input(node, Input::PiecesFound { first, count });
     }
 
     fn mended(&mut self, node: usize, fault: Fault) {

@@ -84,6 +84,19 @@ pub enum RejectReason {
     Leaving,
 }
 
+/// What became of a file at a holder.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Encode, Decode)]
+pub enum SourceState {
+    /// All its pieces are offered.
+    Offered,
+    /// It changed and is being read again; what still matches will be offered.
+    Rereading,
+    /// It changed: some of its pieces do not match the share any more.
+    Differs,
+    /// It is not there or cannot be read, and is looked for.
+    Away,
+}
+
 /// What is said about one share.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
 pub enum ShareMessage {
@@ -165,6 +178,13 @@ pub enum ShareMessage {
     },
     /// Please send the share info, hints beside the manifest, on the data stream.
     GetInfo,
+    /// Why pieces of a file are not offered, or that they are again: a hint for whoever waits for them.
+    Source {
+        /// Index among the files of the manifest.
+        file: u32,
+        /// What became of it.
+        state: SourceState,
+    },
 }
 
 /// What is said on a control stream.

@@ -14,7 +14,7 @@ pub use data::{DATA_HEADER_LEN, DataHeader, DataKind, HeaderError, SLICE_LEN_MAX
 pub use frame::{FRAME_LEN_MAX, FrameBuffer, FrameError, encode_frame};
 pub use message::{
     AGENT_LEN_MAX, BITFIELD_PART_LEN_MAX, Control, HASHES_PER_RANGE_MAX, Hello, RECORD_LEN_MAX,
-    RECORDS_MAX, RejectReason, Run, ShareMessage, ShareNumber, VERSION, runs_of,
+    RECORDS_MAX, RejectReason, Run, ShareMessage, ShareNumber, SourceState, VERSION, runs_of,
 };
 
 /// Libp2p protocol name of the control stream; a new major version is a new name.

@@ -282,3 +282,34 @@ fn a_piece_that_dribbles_on_after_bytes_of_an_earlier_request_is_asked_elsewhere
     let report = run(&Scenario::many(56_588));
     assert_eq!(report.broken, []);
 }
+
+#[test]
+fn peers_whose_files_are_meddled_with_all_the_time_all_finish_and_nobody_is_banned_for_it() {
+    for seed in 0..20 {
+        let mut scenario = Scenario::plain(seed, 8, 200, 1_000_000);
+        for (number, node) in (0_u64..).zip(&mut scenario.nodes) {
+            node.faults.push(Fault::Meddled {
+                at: Duration::from_millis(300 * number),
+                every: Duration::from_millis(900),
+                times: 60,
+            });
+        }
+        let report = run(&scenario);
+        assert_eq!(report.broken, [], "seed {seed}");
+        let last = report.last_finish(1..9).expect("all finish");
+        assert!(last < seconds(60), "seed {seed}: {last:?}");
+    }
+}
+
+#[test]
+fn the_only_seed_may_take_everything_back_again_and_again_and_is_fetched_from_all_the_same() {
+    let mut scenario = Scenario::plain(11, 1, 100, 1_000_000);
+    scenario.nodes[0].faults.push(Fault::Meddled {
+        at: seconds(1),
+        every: Duration::from_millis(400),
+        times: 1_000,
+    });
+    let report = run(&scenario);
+    assert_eq!(report.broken, []);
+    assert!(report.last_finish([1]).expect("it finishes") < seconds(300));
+}

@@ -52,7 +52,8 @@ impl Check for Asking {
                 let (node, peer) = (way.from, way.to);
                 let announced = self.announced[way.back().index()].as_ref();
                 for piece in pieces_of(runs) {
-                    if truth.held(node).contains(piece) {
+                    let is_here = truth.held(node).contains(piece);
+                    if is_here || truth.doubted(node).contains(piece) {
                         let piece = piece.get();
                         findings.add(Broken::AskedHeld { node, piece });
                     }

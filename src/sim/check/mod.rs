@@ -105,25 +105,48 @@ pub enum Broken {
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Fact<'a> {
     /// Two nodes are connected.
-    Connected { connection: ConnectionId },
+    Connected {
+        connection: ConnectionId,
+    },
     /// A connection ended.
     Closed {
         connection: ConnectionId,
         ends: [usize; 2],
     },
     /// A node speaks with a peer from now on, or no longer.
-    Speaks { node: usize, peers: usize },
+    Speaks {
+        node: usize,
+        peers: usize,
+    },
     /// A frame or bytes reached `to`.
     Heard {
         way: Way,
         message: Option<&'a ShareMessage>,
     },
     /// A node sent a message on a live connection.
-    Said { way: Way, message: &'a ShareMessage },
+    Said {
+        way: Way,
+        message: &'a ShareMessage,
+    },
     /// A node began to send a piece.
-    Serves { node: usize, piece: PieceIndex },
+    Serves {
+        node: usize,
+        piece: PieceIndex,
+    },
     /// A node verified and stored a piece.
-    Stored { node: usize, piece: PieceIndex },
+    Stored {
+        node: usize,
+        piece: PieceIndex,
+    },
+    /// A piece of a node, if it holds it, is doubted from now on, or was read again and is as it should be.
+    Doubted {
+        node: usize,
+        piece: PieceIndex,
+    },
+    Reread {
+        node: usize,
+        piece: PieceIndex,
+    },
     /// `way.to` took a bad piece from `way.from`, as it did so often in all.
     Spoiled {
         way: Way,
@@ -216,9 +239,14 @@ impl Checks {
         }
     }
 
-    /// Whether `node` holds `piece` verified.
+    /// Whether `node` holds `piece` verified, or did before its file was meddled with.
     pub(super) fn holds(&self, node: usize, piece: PieceIndex) -> bool {
-        self.truth.held(node).contains(piece)
+        self.truth.held(node).contains(piece) || self.truth.doubted(node).contains(piece)
+    }
+
+    /// Whether `node` is reading `piece` again: a copy that came late proves nothing about its file.
+    pub(super) fn is_doubted(&self, node: usize, piece: PieceIndex) -> bool {
+        self.truth.doubted(node).contains(piece)
     }
 
     pub(super) fn on_restless(&mut self, events: u64) {

@@ -105,8 +105,15 @@ impl Check for Outstanding {
                         owed.is_given_up = true;
                     }
                 }
-                if let Some(ShareMessage::Reject { piece, .. }) = message {
-                    self.forget(way.back(), PieceIndex::new(*piece));
+                match message {
+                    Some(ShareMessage::Reject { piece, .. }) => {
+                        self.forget(way.back(), PieceIndex::new(*piece));
+                    }
+                    // Who takes a piece back will not send it.
+                    Some(ShareMessage::DontHave { runs }) => {
+                        pieces_of(runs).for_each(|piece| self.forget(way.back(), piece));
+                    }
+                    _ => {}
                 }
             }
             Fact::Said { way, message } => match message {
@@ -124,7 +131,10 @@ impl Check for Outstanding {
                 }
             }
             Fact::Spoiled { way, piece, .. } => self.forget(way.back(), piece),
-            Fact::Serves { .. } | Fact::Speaks { .. } => {}
+            Fact::Serves { .. }
+            | Fact::Speaks { .. }
+            | Fact::Doubted { .. }
+            | Fact::Reread { .. } => {}
         }
     }
 }

@@ -9,6 +9,8 @@ use crate::sim::scenario::{Fault, Scenario};
 #[derive(Debug)]
 pub(super) struct Truth {
     held: Vec<Bitfield>,
+    /// Pieces that were held and are being read again.
+    doubted: Vec<Bitfield>,
     /// Nodes that are there to lie about what they hold.
     have_liars: Vec<bool>,
 }
@@ -30,14 +32,26 @@ impl Truth {
         let nodes = scenario.nodes.iter();
         Self {
             held: nodes.clone().map(|node| held(node.seed)).collect(),
+            doubted: nodes.clone().map(|_| Bitfield::new(count)).collect(),
             have_liars: nodes.map(|node| is_have_liar(&node.faults)).collect(),
         }
     }
 
     pub(super) fn on(&mut self, fact: &Fact<'_>) {
-        if let Fact::Stored { node, piece } = fact {
-            self.held[*node].insert(*piece);
+        match fact {
+            Fact::Stored { node, piece } => drop(self.held[*node].insert(*piece)),
+            Fact::Doubted { node, piece } if self.held[*node].remove(*piece) => {
+                self.doubted[*node].insert(*piece);
+            }
+            Fact::Reread { node, piece } if self.doubted[*node].remove(*piece) => {
+                self.held[*node].insert(*piece);
+            }
+            _ => {}
         }
+    }
+
+    pub(super) fn doubted(&self, node: usize) -> &Bitfield {
+        &self.doubted[node]
     }
 
     pub(super) fn held(&self, node: usize) -> &Bitfield {
@@ -106,6 +120,17 @@ mod tests {
             piece: PIECE,
         };
         assert_eq!(found(&[stored, serves, says]), []);
+    }
+
+    #[test]
+    fn a_piece_served_while_it_is_read_again_is_found() {
+        let (node, piece) = (0, PIECE);
+        let doubted = Fact::Doubted { node, piece };
+        let serves = Fact::Serves { node, piece };
+        let expected = [Broken::ServedUnheld { node: 0, piece: 3 }];
+        assert_eq!(found(&[doubted, serves]), expected);
+        let reread = Fact::Reread { node, piece };
+        assert_eq!(found(&[doubted, reread, serves]), []);
     }
 
     #[test]
