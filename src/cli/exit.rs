@@ -160,6 +160,9 @@ impl From<StorageError> for Failure {
             StorageError::TargetDiffers { .. } => {
                 "choose another name with `--output`, or replace what differs with `--overwrite`"
             }
+            StorageError::Edited { .. } => {
+                "move it away and run the same command again: all else is there already"
+            }
             StorageError::Blocked { .. } => "move it away, or choose another folder with `--dir`",
             StorageError::Busy { .. } => "wait for it, or choose another folder with `--dir`",
             StorageError::Incomplete { .. } => RESUME,
@@ -325,6 +328,7 @@ mod tests {
                 6,
             ),
             (StorageError::TargetDiffers { path: path() }, 7),
+            (StorageError::Edited { path: path() }, 7),
             (StorageError::Busy { path: path() }, 7),
             (StorageError::Blocked { path: path() }, 7),
             (
@@ -378,6 +382,7 @@ mod tests {
             bytes: 1,
             total: 2,
             missing: 1,
+            why: None,
         };
         let failures = [
             Failure::from(stalled),

@@ -7,6 +7,7 @@
 mod numbers;
 mod peers;
 mod readiness;
+mod rereading;
 mod syncing;
 
 use std::collections::BTreeMap;
@@ -21,6 +22,7 @@ use tokio_util::sync::CancellationToken;
 use self::numbers::Numbers;
 use self::peers::Linked;
 pub(super) use self::readiness::{Fetch, Outcome, set_ready};
+use self::rereading::Rereading;
 use self::syncing::Syncing;
 use super::exchange::Exchange;
 use super::hub::Hub;
@@ -29,7 +31,6 @@ use super::status::{NodeEvent, Phase, ShareStatus, Tried};
 use super::{FetchError, perform, report};
 use crate::content::{Multiaddr, PeerId, PieceIndex};
 use crate::engine::{DownCause, Input, PeerKey, StallCause, Time, Transfer};
-use crate::storage::StorageError;
 
 /// How often surfaces get a new picture.
 const STATUS_EVERY: Duration = Duration::from_millis(200);
@@ -64,6 +65,7 @@ pub(super) struct Actor {
     pub(super) tried: BTreeMap<Multiaddr, String>,
     pub(super) numbers: Numbers,
     pub(super) syncing: Syncing,
+    pub(super) rereading: Rereading,
     pub(super) phase: Phase,
     pub(super) comparing: (u64, u64),
     pub(super) stalled: Option<StallCause>,
@@ -123,6 +125,7 @@ impl Actor {
             tried: BTreeMap::new(),
             numbers: Numbers::default(),
             syncing: Syncing::default(),
+            rereading: Rereading::new(now),
             comparing: (0, 0),
             stalled: None,
             last_verified: now,
@@ -213,6 +216,7 @@ impl Actor {
             find,
             exchange,
             self.syncing.deadline(),
+            self.rereading.deadline(),
             self.giving_up_at(),
         ]
         .into_iter()
@@ -253,6 +257,7 @@ impl Actor {
         if self.syncing.begins(now) {
             perform::sync(self);
         }
+        self.reread(now);
         perform::tell_peers(self, now);
         if self.transfer.is_some() {
             self.engine(Input::Tick);
@@ -275,6 +280,7 @@ impl Actor {
                 bytes,
                 total,
                 missing,
+                why: self.withheld(),
             }
         } else {
             let outcome_of = |(address, outcome): (&Multiaddr, &String)| Tried {
@@ -399,7 +405,15 @@ impl Actor {
                 }
                 self.engine_of(session, |peer| Input::ServiceEnded { peer, piece, how });
             }
-            ShareInput::Unreadable { piece, error } => self.on_unreadable(piece, &error),
+            ShareInput::Unreadable { piece, error } => self.on_unreadable(piece, error),
+            ShareInput::Found { file, first, count } => self.on_found(file, first, count),
+            ShareInput::Reread {
+                file,
+                outcome,
+                took,
+            } => self.on_reread(file, outcome, took),
+            ShareInput::RereadEnded => self.on_reread_ended(),
+            ShareInput::Looked(changed) => self.on_looked(changed),
             ShareInput::Records { session, records } => self.on_records(session, records),
             ShareInput::BadRecords { session, reason } => {
                 let linked = self
@@ -443,10 +457,14 @@ impl Actor {
             return;
         };
         let bytes = ready.geometry().len_of(piece);
-        let is_new = self
-            .transfer
-            .as_ref()
-            .is_some_and(|transfer| !transfer.held().contains(piece));
+        let is_withheld = self
+            .rereading
+            .withholds(ready.geometry().locate(piece).file);
+        let is_new = !is_withheld
+            && self
+                .transfer
+                .as_ref()
+                .is_some_and(|transfer| !transfer.held().contains(piece));
         let is_kept = is_new && matches!(outcome, Checked::Stored { .. });
         self.numbers.wasted += if is_kept { 0 } else { u64::from(bytes) };
         let Some(peer) = self.peer_of(session) else {
@@ -475,31 +493,13 @@ impl Actor {
                 if let Some(path) = whole {
                     self.hub.tell(NodeEvent::FileComplete { path });
                 }
-                self.engine(Input::PieceStored { peer: key, piece });
-                self.tell_leading();
+                // One that came late, of a file that changed since it was whole, proves nothing about that file.
+                if !is_withheld {
+                    self.engine(Input::PieceStored { peer: key, piece });
+                    self.tell_leading();
+                }
             }
         }
-    }
-
-    fn on_unreadable(&mut self, piece: PieceIndex, error: &StorageError) {
-        let Some(ready) = self.share.ready.get() else {
-            return;
-        };
-        let geometry = ready.geometry();
-        let file = geometry.locate(piece).file;
-        let lost = match error {
-            StorageError::SourceChanged { .. } => geometry.file_pieces(file),
-            _ => piece.get()..piece.get() + 1,
-        };
-        self.hub.tell(NodeEvent::SourceChanged {
-            path: ready.manifest.file(file).path.as_str().to_owned(),
-            pieces: lost.end - lost.start,
-            what: error.to_string(),
-        });
-        self.engine(Input::PiecesLost {
-            first: PieceIndex::new(lost.start),
-            count: lost.end - lost.start,
-        });
     }
 
     // -- the engine -------------------------------------------------------------------------------

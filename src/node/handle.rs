@@ -22,7 +22,7 @@ use super::metadata::Metadata;
 use super::report;
 use super::session::Shop;
 use super::share::{INPUTS_MAX, ReadyShare, Share, ShareInput, Shares};
-use super::status::{Fetched, Phase, ShareStatus, Told, Tried};
+use super::status::{Fetched, Phase, ShareStatus, Told, Tried, Withheld};
 use super::stream::ByteStream;
 use crate::content::{
     Bitfield, Link, LinkHints, Manifest, ManifestError, Multiaddr, PeerId, PieceHashes, ShareId,
@@ -65,7 +65,11 @@ pub enum FetchError {
         tried: Vec<Tried>,
     },
     /// Nothing new arrived for too long. The same fetch resumes.
-    #[error("no new data for {} s: {bytes} of {total} bytes are here, {missing} pieces have no holder", after.as_secs())]
+    #[error(
+        "no new data for {} s: {bytes} of {total} bytes are here, {}",
+        after.as_secs(),
+        lacking(*missing, why.as_ref())
+    )]
     Stalled {
         /// Time without a new verified byte.
         after: Duration,
@@ -75,6 +79,8 @@ pub enum FetchError {
         total: u64,
         /// Pieces that no connected peer holds.
         missing: u32,
+        /// Which file keeps them from coming, if anybody told.
+        why: Option<Withheld>,
     },
     /// The bytes were wanted as a stream, and the share is a folder.
     #[error("this share is a folder: only one file can go to stdout")]
@@ -91,6 +97,15 @@ pub enum FetchError {
     /// The node ended first.
     #[error("the node was stopped")]
     Closed,
+}
+
+/// What a fetch that gave up was waiting for.
+fn lacking(missing: u32, why: Option<&Withheld>) -> String {
+    match (missing, why) {
+        (_, None) => format!("{missing} pieces have no holder"),
+        (0, Some(why)) => why.to_string(),
+        (_, Some(why)) => format!("{missing} pieces have no holder: {why}"),
+    }
 }
 
 /// Starts nodes.

@@ -29,6 +29,6 @@ pub use config::{FetchOptions, NodeConfig};
 pub use handle::{FetchError, Node, NodeError, NodeHandle, ShareHandle};
 pub use status::{
     Cause, Fetched, NodeEvent, OnlyHere, PeerActivity, PeerLane, Phase, ShareStatus, StallCause,
-    Told, Tried, Via,
+    Told, Tried, Via, Whose, Withheld, WithheldWhy,
 };
 pub use stream::ByteStream;

@@ -14,7 +14,7 @@ use super::addresses::via_of;
 use super::hub::tried_of;
 use super::session::DataJob;
 use super::share::{SessionId, ShareInput};
-use super::status::NodeEvent;
+use super::status::{NodeEvent, Phase};
 use crate::content::{PeerId, PieceIndex};
 use crate::engine::{DownCause, Event, Input, Output, Parting, PeerKey};
 use crate::network::PeerRecord;
@@ -237,17 +237,15 @@ fn tell(actor: &mut Actor, event: Event) {
             after,
             cause,
         },
-        Event::Stalled { cause, missing } => {
-            actor.stalled = Some(cause);
-            NodeEvent::Stalled { cause, missing }
-        }
+        Event::Stalled { cause, missing } => return actor.tell_stalled(cause, missing),
         Event::PeerCompleted { peer } => {
             let peer = id(peer);
             actor.numbers.completed.insert(peer);
             NodeEvent::PeerCompleted { peer }
         }
         Event::Completed => {
-            if actor.fetch.is_some() {
+            // What was read again after the end is no new end.
+            if actor.fetch.is_some() && actor.phase != Phase::Seed {
                 actor.finish();
             }
             return;

@@ -39,11 +39,14 @@ pub(super) fn unknown(
         eta: None,
         availability: 0.0,
         without_holder: 0,
+        offered: None,
+        withheld_files: 0,
         map: Vec::new(),
         pulled: false,
         givers: 0,
         completed_peers: 0,
         stalled: None,
+        withheld: None,
         peers: Vec::new(),
     }
 }
@@ -84,6 +87,8 @@ fn fill(actor: &Actor, status: &mut ShareStatus) {
     status.givers = numbers.givers.len() as u32;
     status.completed_peers = numbers.completed.len() as u32;
     status.stalled = actor.stalled;
+    status.withheld = actor.stalled.and_then(|_| actor.withheld());
+    status.withheld_files = actor.withheld_files();
     let Some(transfer) = &actor.transfer else {
         status.peers = actor
             .linked
@@ -99,6 +104,7 @@ fn fill(actor: &Actor, status: &mut ShareStatus) {
     status.up_per_sec = engine.up_per_sec;
     status.availability = engine.copies;
     status.without_holder = engine.without_holder;
+    status.offered = Some(engine.held);
     status.pulled = engine.pulled;
     status.eta = eta(status, engine.down_per_sec);
     status.map = map(transfer.held());

@@ -5,15 +5,18 @@
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::time::Duration;
 
 use tokio::sync::{OwnedSemaphorePermit, mpsc};
 
 use super::session::Session;
-use crate::content::{Bitfield, Digest, Multiaddr, PeerId, PieceHashes, PieceIndex, ShareId};
-use crate::content::{Geometry, Manifest};
+use crate::content::{
+    Bitfield, Digest, FileIndex, Geometry, Manifest, Multiaddr, PeerId, PieceHashes, PieceIndex,
+    ShareId,
+};
 use crate::engine::{DownCause, ServiceEnd, Source};
 use crate::network::PeerRecord;
-use crate::storage::{PieceStore, Reused, StorageError};
+use crate::storage::{PieceStore, Reread, Reused, StorageError};
 use crate::wire::{ShareMessage, ShareNumber};
 
 /// Inputs that wait for a share's actor. When full, session readers wait, which holds back their peers.
@@ -144,6 +147,23 @@ pub(super) enum ShareInput {
         piece: PieceIndex,
         error: StorageError,
     },
+    /// Pieces of a file that was found changed match: `first .. first + count`.
+    Found {
+        file: FileIndex,
+        first: PieceIndex,
+        count: u32,
+    },
+    /// A file that was found changed was read again.
+    Reread {
+        file: FileIndex,
+        outcome: Result<Reread, StorageError>,
+        /// How long that took.
+        took: Duration,
+    },
+    /// So were all of its job.
+    RereadEnded,
+    /// Files were looked at: these were found changed.
+    Looked(Vec<(FileIndex, StorageError)>),
     /// Peer records that came in this session, their signatures checked.
     Records {
         session: SessionId,

@@ -7,7 +7,7 @@
 use std::path::PathBuf;
 use std::time::{Duration, SystemTime};
 
-use crate::content::{Multiaddr, PeerId, ShareId};
+use crate::content::{Multiaddr, PeerId, ShareId, escape_hostile};
 
 pub use crate::engine::{Cause, PeerActivity, StallCause};
 
@@ -103,6 +103,10 @@ pub struct ShareStatus {
     pub availability: f64,
     /// Missing pieces that no connected peer holds.
     pub without_holder: u32,
+    /// Pieces that others can have from us; `None` while the share is not open.
+    pub offered: Option<u32>,
+    /// Files of ours that changed, or are away, and are not offered whole.
+    pub withheld_files: u32,
     /// How full each stretch of the share is, 0 to 255; at most 256 stretches of equal piece counts.
     pub map: Vec<u8>,
     /// Whether a peer waits for pieces, is being served, or took some just now.
@@ -113,8 +117,56 @@ pub struct ShareStatus {
     pub completed_peers: u32,
     /// Why nothing arrives, if so.
     pub stalled: Option<StallCause>,
+    /// Which file keeps the rest from coming, if anybody told.
+    pub withheld: Option<Withheld>,
     /// The connected peers, in order of their first appearance.
     pub peers: Vec<PeerLane>,
+}
+
+/// A file that holds a fetch up.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Withheld {
+    /// Its path in the share: hostile text.
+    pub path: String,
+    /// What became of it.
+    pub why: WithheldWhy,
+    /// Whose file it is.
+    pub whose: Whose,
+}
+
+/// What became of a file that is not offered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum WithheldWhy {
+    /// It changed and is being read again.
+    Rereading,
+    /// It changed and does not match the share any more.
+    Differs,
+    /// It is not there or cannot be read, and is looked for.
+    Away,
+}
+
+/// Whose file is not offered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Whose {
+    /// A peer's: it says so.
+    Peer,
+    /// Our own, which this fetch had given its final name.
+    Ours,
+}
+
+impl std::fmt::Display for Withheld {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let whose = match self.whose {
+            Whose::Peer => "the seeder's file",
+            Whose::Ours => "the fetched file",
+        };
+        let what = match self.why {
+            WithheldWhy::Rereading => "changed; it is being read again",
+            WithheldWhy::Differs => "changed and does not match the link any more",
+            WithheldWhy::Away => "is away or cannot be read; it is looked for again",
+        };
+        write!(f, "{whose} `{}` {what}", escape_hostile(&self.path))
+    }
 }
 
 /// What would be lost to the peers that are connected if we left.
@@ -220,6 +272,8 @@ pub enum NodeEvent {
         cause: StallCause,
         /// Pieces that no connected peer holds.
         missing: u32,
+        /// Which file keeps them from coming, if anybody told.
+        why: Option<Withheld>,
     },
     /// A piece was verified and stored.
     PieceStored {
@@ -235,13 +289,32 @@ pub enum NodeEvent {
         /// Its path in the share: hostile text.
         path: String,
     },
-    /// A file being seeded is not the one that was hashed any more, or cannot be read; its pieces are withdrawn. May come
-    /// again for one file, when several of its pieces were about to be read.
-    SourceChanged {
+    /// A file that we offer changed, or is away: its pieces are withdrawn until it was read again. Told once for each change.
+    Withdrawn {
         /// Its path in the share: hostile text.
         path: String,
-        /// Pieces withdrawn: all of a file that changed, one where only that cannot be read.
+        /// Pieces withdrawn.
         pieces: u32,
+        /// What the storage said, naming the file.
+        reason: String,
+        /// Whether it is not there or cannot be read; else it changed.
+        is_away: bool,
+        /// Pieces of the share that are still offered.
+        left: u32,
+    },
+    /// A file that was withdrawn was read again: what matches is offered.
+    Offered {
+        /// Its path in the share: hostile text.
+        path: String,
+        /// Pieces of it that match.
+        pieces: u32,
+        /// Of how many.
+        of: u32,
+        /// Pieces of the share that are offered now.
+        left: u32,
+    },
+    /// A file that was withdrawn cannot be read again yet: it is looked for.
+    SourceAway {
         /// What the storage said, naming the file.
         what: String,
     },

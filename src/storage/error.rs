@@ -190,6 +190,12 @@ pub enum StorageError {
         /// What exists.
         path: PathBuf,
     },
+    /// A file that this fetch gave its final name was changed by somebody else before the fetch was complete.
+    #[error("`{}` was changed after it was fetched", shown(path))]
+    Edited {
+        /// The file, which is left as it is.
+        path: PathBuf,
+    },
     /// A link or a file lies where a folder of the share belongs. Nothing below it is touched.
     #[error("`{}` is in the way: a folder belongs there", shown(path))]
     Blocked {
@@ -271,7 +277,9 @@ impl StorageError {
             Self::DiskFull { .. } | Self::NoInodes { .. } | Self::QuotaFull { .. } => {
                 ErrorClass::DiskFull
             }
-            Self::TargetDiffers { .. } | Self::Busy { .. } => ErrorClass::Exists,
+            Self::TargetDiffers { .. } | Self::Edited { .. } | Self::Busy { .. } => {
+                ErrorClass::Exists
+            }
             Self::IllegalNames { .. } | Self::Blocked { .. } => ErrorClass::Name,
             Self::Incomplete { .. } => ErrorClass::Incomplete,
             Self::Cancelled => ErrorClass::Cancelled,
@@ -324,7 +332,7 @@ impl StorageError {
     pub(super) fn reading(path: &Path, source: io::Error) -> Self {
         let path = path.to_path_buf();
         match source.kind() {
-            io::ErrorKind::NotFound => Self::NotFound { path },
+            io::ErrorKind::NotFound | io::ErrorKind::NotADirectory => Self::NotFound { path },
             // The file is shorter than it was.
             io::ErrorKind::UnexpectedEof => Self::SourceChanged { path },
             _ => Self::Read { path, source },

@@ -15,14 +15,15 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use super::beneath::Beneath;
 use super::disk;
 use super::holes;
-use super::os;
+use super::os::{self, Signature};
 use super::part::{Content, PartFolder};
 use super::recent::Recent;
 use super::record::{Entry, Record};
+use super::standing::{Doubt, Expected, Look, Standings, Subject, reread};
 use super::survey::FileState;
 use super::target::Place;
-use super::{Chosen, PieceStore, StorageError};
-use crate::content::{Bitfield, FileIndex, Geometry, Manifest, PieceIndex, Verified};
+use super::{Chosen, PieceStore, Reread, StorageError};
+use crate::content::{Bitfield, FileIndex, Geometry, Manifest, PieceHashes, PieceIndex, Verified};
 
 /// Handles kept open per share: see `source`, and a fetch writes to few files at a time.
 pub(super) const OPEN_FILES_MAX: usize = 32;
@@ -54,6 +55,8 @@ pub struct FetchStore {
     pub(super) turns: [Mutex<()>; WRITE_TURNS],
     /// One sync at a time: an entry that says "synced" must not overtake the sync of somebody else's files.
     pub(super) syncing: Mutex<Names>,
+    /// Files that were found changed after they got their final names.
+    pub(super) standings: Standings,
     /// Whether `finish` succeeded.
     pub(super) finished: Mutex<bool>,
 }
@@ -209,6 +212,89 @@ impl FetchStore {
         }
     }
 
+    /// Opens a file under its final name.
+    fn open_published(&self, file: FileIndex) -> Result<File, StorageError> {
+        let path = self.path_of(file);
+        self.root.open_file(&path).map_err(|error| match error {
+            StorageError::Read { path, source } => StorageError::reading(&path, source),
+            error => error,
+        })
+    }
+
+    /// Reads a piece of a file that has its final name: it is the user's, who may change it. `first` is how it looked then.
+    fn read_published(
+        &self,
+        piece: PieceIndex,
+        first: Signature,
+        into: &mut [u8],
+    ) -> Result<(), StorageError> {
+        let span = self.geometry().locate(piece);
+        let file = span.file;
+        let place = piece.get() - self.geometry().file_pieces(file).start;
+        let expected = self
+            .standings
+            .expected(file, place, Look::on_any_device(first))
+            .ok_or_else(|| self.changed(file))?;
+        let read = |handle: &File, into: &mut [u8]| {
+            disk::read_exact_at(handle, into, span.offset).map_err(|source| {
+                StorageError::reading(&self.root.shown(&self.path_of(file)), source)
+            })?;
+            self.compare_published(file, handle, &expected)
+        };
+        // One that was kept open may lead to what lay at the path before.
+        if let Some(handle) = self.open.get(&file)
+            && read(&handle, into).is_ok()
+        {
+            return Ok(());
+        }
+        self.open.forget(&file);
+        let opened = self.open_published(file).and_then(|handle| {
+            read(&handle, into)?;
+            self.open.insert(file, Arc::new(handle));
+            Ok(())
+        });
+        opened.inspect_err(|error| self.doubt(file, first, expected.changes, error))
+    }
+
+    /// After a read, as in `source`.
+    fn compare_published(
+        &self,
+        file: FileIndex,
+        handle: &File,
+        expected: &Expected,
+    ) -> Result<(), StorageError> {
+        let stat = os::stat_file(handle).map_err(|source| {
+            StorageError::reading(&self.root.shown(&self.path_of(file)), source)
+        })?;
+        if expected.look.is(&stat) {
+            return Ok(());
+        }
+        // It may have got its time since we looked.
+        let state = self.state();
+        let published = state.files[file.as_usize()].published;
+        let again = os::stat_file(handle).map(|stat| stat.signature).ok();
+        if expected.changes == 0 && again.is_some() && again == published {
+            return Ok(());
+        }
+        drop(state);
+        Err(self.changed(file))
+    }
+
+    fn changed(&self, file: FileIndex) -> StorageError {
+        StorageError::SourceChanged {
+            path: self.root.shown(&self.path_of(file)),
+        }
+    }
+
+    /// The file is not as it was expected to be.
+    fn doubt(&self, file: FileIndex, first: Signature, changes: u64, error: &StorageError) {
+        self.open.forget(&file);
+        let pieces = self.geometry().file_pieces(file).len() as u32;
+        let first = Look::on_any_device(first);
+        let why = Doubt::of(error);
+        self.standings.doubt(file, pieces, first, changes, why);
+    }
+
     /// Whether the part folder holds pieces of files that this fetch is not for: an earlier run got them, and a later one
     /// may want them.
     fn has_other_parts(&self) -> bool {
@@ -309,40 +395,52 @@ impl PieceStore for FetchStore {
             into.fill(0);
             return Ok(());
         }
-        let handle = match self.open.get(&span.file) {
-            Some(handle) => handle,
+        match published {
+            Some(first) => self.read_published(piece, first, into),
             None => {
-                let handle = Arc::new(self.open_for_reading(span.file, published.is_some())?);
-                // A part file opened for reading must not be found by whoever writes to it next.
-                if published.is_some() {
-                    self.open.insert(span.file, Arc::clone(&handle));
-                }
-                handle
-            }
-        };
-        let path = || self.root.shown(&self.path_of(span.file));
-        disk::read_exact_at(&handle, into, span.offset)
-            .map_err(|source| StorageError::reading(&path(), source))?;
-        let Some(signature) = published else {
-            return Ok(());
-        };
-        // After the read, as in `source`: under its final name the file is the user's, who may change it.
-        let now =
-            os::stat_file(&handle).map_err(|source| StorageError::reading(&path(), source))?;
-        if now.signature == signature {
-            return Ok(());
-        }
-        {
-            // It may have got its time since we looked.
-            let state = self.state();
-            let published = state.files[span.file.as_usize()].published;
-            let again = os::stat_file(&handle).map(|stat| stat.signature).ok();
-            if again.is_some() && again == published {
-                return Ok(());
+                let handle = match self.open.get(&span.file) {
+                    Some(handle) => handle,
+                    // Not kept open: it must not be found by whoever writes to it next.
+                    None => Arc::new(self.open_for_reading(span.file, false)?),
+                };
+                let path = || self.root.shown(&self.path_of(span.file));
+                disk::read_exact_at(&handle, into, span.offset)
+                    .map_err(|source| StorageError::reading(&path(), source))
             }
         }
-        self.open.forget(&span.file);
-        Err(StorageError::SourceChanged { path: path() })
+    }
+
+    fn look(&self, file: FileIndex) -> Result<(), StorageError> {
+        let Some(first) = self.state().files[file.as_usize()].published else {
+            return Ok(());
+        };
+        let Some(expected) = self.standings.look(file, Look::on_any_device(first)) else {
+            return Ok(());
+        };
+        let looked = self
+            .open_published(file)
+            .and_then(|handle| self.compare_published(file, &handle, &expected));
+        looked.inspect_err(|error| self.doubt(file, first, expected.changes, error))
+    }
+
+    fn changes(&self, file: FileIndex) -> u64 {
+        self.standings.changes(file)
+    }
+
+    fn reread(
+        &self,
+        file: FileIndex,
+        hashes: &PieceHashes,
+        tell: &mut dyn FnMut(PieceIndex) -> bool,
+    ) -> Result<Reread, StorageError> {
+        let subject = Subject {
+            standings: &self.standings,
+            geometry: self.geometry(),
+            hashes,
+            file,
+            open: &|| self.open_published(file),
+        };
+        reread(&subject, tell)
     }
 
     fn write_piece(&self, piece: Verified<'_>) -> Result<Option<FileIndex>, StorageError> {
@@ -368,6 +466,11 @@ impl PieceStore for FetchStore {
         }
         self.sync()?;
         self.make_others()?;
+        let mut files = self.manifest.files();
+        if let Some((file, _)) = files.find(|(file, _)| self.standings.lacks(*file)) {
+            let path = self.root.shown(&self.path_of(file));
+            return Err(StorageError::Edited { path });
+        }
         self.give_times();
         // While the record still says what to read again should the power fail.
         self.sync_names()?;

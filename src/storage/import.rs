@@ -205,6 +205,7 @@ impl Sources {
             sources.files.push(SourceFile {
                 path: file.source,
                 signature: file.signature,
+                device: file.device,
             });
             sources.devices.push(file.device);
             sources.described.push((file.path, file.executable));

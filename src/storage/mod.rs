@@ -28,6 +28,7 @@ mod room;
 mod scan;
 mod scratch;
 mod source;
+mod standing;
 mod state;
 mod survey;
 mod target;
@@ -35,8 +36,9 @@ mod target;
 mod tests;
 
 use std::path::PathBuf;
+use std::time::Duration;
 
-use crate::content::{FileIndex, PieceIndex, Verified};
+use crate::content::{FileIndex, PieceHashes, PieceIndex, Verified};
 
 pub use chosen::Chosen;
 pub use compare::{Verdict, compare};
@@ -56,6 +58,27 @@ pub use source::SourceStore;
 pub use state::{KnownPeer, KnownPeers, KnownShares};
 pub use target::{IllegalName, IllegalReason, Target, unportable_names};
 
+/// How a file was read again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reread {
+    /// To its end.
+    Read {
+        /// Pieces of it that match.
+        intact: u32,
+        /// Whether all of it could be read; what could not may be readable later.
+        is_readable: bool,
+    },
+    /// It changed meanwhile, and is to be read again.
+    ChangedAgain,
+    /// It was changed just now: whether it changes again could not be told yet. Nothing was read.
+    TooYoung {
+        /// When that can be told.
+        wait: Duration,
+    },
+    /// The caller asked to stop.
+    Stopped,
+}
+
 /// The bytes of one share. Every method may be called from several threads at once.
 pub trait PieceStore: Send + Sync {
     /// Fills `into` with the bytes of `piece`; `into` is exactly as long as the piece.
@@ -64,8 +87,9 @@ pub trait PieceStore: Send + Sync {
     /// fetched, pieces of zeros are not read.
     ///
     /// # Errors
-    /// [`StorageError::SourceChanged`] when the file is not the one that was imported or published: its length, times or
-    /// inode moved. [`StorageError::NotHeld`] when the piece was never stored. [`StorageError::Read`] for the rest.
+    /// [`StorageError::SourceChanged`] when the file is not the one that was imported or published: its length, times,
+    /// inode or device moved; nothing of it can be read until [`Self::reread`] found it to match. [`StorageError::NotFound`]
+    /// when it is not there. [`StorageError::NotHeld`] when the piece was never stored. [`StorageError::Read`] for the rest.
     ///
     /// # Panics
     /// When the piece is not of this share or `into` has another length.
@@ -83,6 +107,34 @@ pub trait PieceStore: Send + Sync {
     /// # Panics
     /// When the piece is not of this share.
     fn write_piece(&self, piece: Verified<'_>) -> Result<Option<FileIndex>, StorageError>;
+
+    /// Looks at a file without reading it.
+    ///
+    /// # Errors
+    /// As [`Self::read_piece`], with the same consequence. One that was found changed before and was not read again is no
+    /// error.
+    fn look(&self, _file: FileIndex) -> Result<(), StorageError> {
+        Ok(())
+    }
+
+    /// How often the file was found changed since its pieces were verified first.
+    fn changes(&self, _file: FileIndex) -> u64 {
+        0
+    }
+
+    /// Reads a file again that was found changed. Each piece that matches can be read from then on; `tell` hears of it, and
+    /// its `false` ends the work. Takes one core and as long as hashing the file takes.
+    ///
+    /// # Errors
+    /// The file cannot be opened: as [`Self::read_piece`].
+    fn reread(
+        &self,
+        _file: FileIndex,
+        _hashes: &PieceHashes,
+        _tell: &mut dyn FnMut(PieceIndex) -> bool,
+    ) -> Result<Reread, StorageError> {
+        Ok(Reread::Stopped)
+    }
 
     /// When all chosen pieces are held: makes what has no bytes (folders, links, empty files), removes the part folder, and
     /// returns the path of the result. Doing it again changes nothing. The result is on the disk itself before the record

@@ -14,6 +14,7 @@ use super::part::{self, PartFolder, Resumable};
 use super::recent::Recent;
 use super::record::{Entry, LastRun, Record, Replay};
 use super::room::Room;
+use super::standing::Standings;
 use super::survey::{Survey, Surveyor};
 use super::target::{self, Target};
 use super::{Chosen, StorageError, disk, os};
@@ -152,6 +153,7 @@ impl FetchStore {
                 is_part_synced: false,
                 changed: BTreeSet::new(),
             }),
+            standings: Standings::default(),
             finished: Mutex::new(false),
         };
         let changes = Changes {

@@ -1,7 +1,7 @@
 //! `SourceStore`: a share's bytes in the user's own files, where they lie.
 //!
 //! Reads only. Owns the open handles and the knowledge of what each file looked like when it was hashed; it never serves a
-//! byte of a file that looks otherwise. Made by `import`, read by `node`.
+//! byte of a file that looks otherwise, until that was read and hashed again. Made by `import`, read by `node`.
 
 use std::fs::File;
 use std::io;
@@ -10,10 +10,11 @@ use std::sync::Arc;
 
 use super::disk;
 use super::hashing::Readable;
-use super::os::{self, Signature};
+use super::os::{self, Kind, Signature};
 use super::recent::Recent;
-use super::{PieceStore, StorageError};
-use crate::content::{FileIndex, Geometry, PieceIndex, Verified};
+use super::standing::{Doubt, Expected, Look, Standings, Subject, reread};
+use super::{PieceStore, Reread, StorageError};
+use crate::content::{FileIndex, Geometry, PieceHashes, PieceIndex, Verified};
 
 /// Handles kept open per share. Peers ask in runs, so few files are warm at a time, and many shares must fit into the
 /// usual limit of 1,024 open files.
@@ -24,6 +25,7 @@ const OPEN_FILES_MAX: usize = 32;
 pub(super) struct SourceFile {
     pub(super) path: PathBuf,
     pub(super) signature: Signature,
+    pub(super) device: u64,
 }
 
 /// A share's bytes in the user's own files. See [`PieceStore`].
@@ -31,6 +33,8 @@ pub(super) struct SourceFile {
 pub struct SourceStore {
     geometry: Geometry,
     files: Vec<SourceFile>,
+    /// Those of them that were found changed.
+    standings: Standings,
     open: Recent<FileIndex, Arc<File>>,
     result: PathBuf,
 }
@@ -46,6 +50,7 @@ impl SourceStore {
         Self {
             geometry,
             files,
+            standings: Standings::default(),
             open: Recent::new(OPEN_FILES_MAX),
             result,
         }
@@ -83,29 +88,83 @@ impl SourceStore {
     /// # Panics
     /// When `file` is not of this share.
     pub fn check(&self, file: FileIndex) -> Result<(), StorageError> {
-        let source = &self.files[file.as_usize()];
-        let stat = os::stat_path(&source.path).map_err(|error| self.failed(file, error))?;
-        self.compare(file, &stat.signature)
+        let stat = os::stat_path(self.path(file)).map_err(|error| self.failed(file, error))?;
+        self.compare(file, &self.first(file), &stat)
     }
 
-    fn compare(&self, file: FileIndex, now: &Signature) -> Result<(), StorageError> {
+    /// How the file looked when it was imported.
+    fn first(&self, file: FileIndex) -> Look {
         let source = &self.files[file.as_usize()];
-        if *now == source.signature {
+        Look::new(source.signature, source.device)
+    }
+
+    fn compare(&self, file: FileIndex, look: &Look, now: &os::Stat) -> Result<(), StorageError> {
+        if look.is(now) {
             return Ok(());
         }
         self.open.forget(&file);
-        Err(StorageError::SourceChanged {
-            path: source.path.clone(),
-        })
+        Err(self.changed(file))
     }
 
-    fn handle(&self, file: FileIndex) -> Result<Arc<File>, StorageError> {
-        if let Some(handle) = self.open.get(&file) {
-            return Ok(handle);
+    fn changed(&self, file: FileIndex) -> StorageError {
+        StorageError::SourceChanged {
+            path: self.path(file).to_path_buf(),
         }
-        let handle = Arc::new(self.open(file)?);
-        self.open.insert(file, Arc::clone(&handle));
-        Ok(handle)
+    }
+
+    /// Opens a regular file by its path.
+    fn open_path(&self, file: FileIndex) -> Result<File, StorageError> {
+        let path = self.path(file);
+        let failed = |source| StorageError::reading(path, source);
+        // By path first: opening a fifo that took the name would block.
+        if os::stat_path(path).map_err(failed)?.kind != Kind::File {
+            return Err(self.changed(file));
+        }
+        File::open(path).map_err(failed)
+    }
+
+    /// Reads a piece from `handle`, and looks at the file afterwards.
+    fn read_from(
+        &self,
+        handle: &File,
+        piece: PieceIndex,
+        expected: &Expected,
+        into: &mut [u8],
+    ) -> Result<(), StorageError> {
+        let span = self.geometry.locate(piece);
+        let failed = |source| StorageError::reading(self.path(span.file), source);
+        disk::read_exact_at(handle, into, span.offset).map_err(failed)?;
+        // After the read: a writer moves the times before it moves bytes, so equal times now mean the old bytes.
+        let stat = os::stat_file(handle).map_err(failed)?;
+        self.compare(span.file, &expected.look, &stat)
+    }
+
+    fn read_expected(
+        &self,
+        piece: PieceIndex,
+        expected: &Expected,
+        into: &mut [u8],
+    ) -> Result<(), StorageError> {
+        let file = self.geometry.locate(piece).file;
+        // One that was kept open may lead to what lay at the path before.
+        if let Some(handle) = self.open.get(&file)
+            && self.read_from(&handle, piece, expected, into).is_ok()
+        {
+            return Ok(());
+        }
+        let handle = Arc::new(self.open_path(file)?);
+        self.read_from(&handle, piece, expected, into)?;
+        self.open.insert(file, handle);
+        Ok(())
+    }
+
+    /// The file is not as it was expected to be.
+    fn doubt(&self, file: FileIndex, changes: u64, error: &StorageError) {
+        self.open.forget(&file);
+        let pieces = self.geometry.file_pieces(file).len() as u32;
+        let why = Doubt::of(error);
+        self.standings
+            .doubt(file, pieces, self.first(file), changes, why);
     }
 }
 
@@ -113,10 +172,9 @@ impl Readable for SourceStore {
     fn open(&self, file: FileIndex) -> Result<File, StorageError> {
         // By path first: opening a fifo that took the name would block.
         self.check(file)?;
-        let handle = File::open(&self.files[file.as_usize()].path)
-            .map_err(|error| self.failed(file, error))?;
+        let handle = File::open(self.path(file)).map_err(|error| self.failed(file, error))?;
         let stat = os::stat_file(&handle).map_err(|error| self.failed(file, error))?;
-        self.compare(file, &stat.signature)?;
+        self.compare(file, &self.first(file), &stat)?;
         Ok(handle)
     }
 
@@ -139,17 +197,48 @@ impl PieceStore for SourceStore {
             span.len as usize,
             "the buffer is as long as the piece"
         );
-        let handle = self.handle(span.file)?;
-        disk::read_exact_at(&handle, into, span.offset)
-            .map_err(|error| self.failed(span.file, error))?;
-        // After the read: a writer moves the times before it moves bytes, so equal times now mean the old bytes.
-        let stat = os::stat_file(&handle).map_err(|error| self.failed(span.file, error))?;
-        self.compare(span.file, &stat.signature)
+        let file = span.file;
+        let place = piece.get() - self.geometry.file_pieces(file).start;
+        let Some(expected) = self.standings.expected(file, place, self.first(file)) else {
+            return Err(self.changed(file));
+        };
+        let read = self.read_expected(piece, &expected, into);
+        read.inspect_err(|error| self.doubt(file, expected.changes, error))
     }
 
     fn write_piece(&self, _piece: Verified<'_>) -> Result<Option<FileIndex>, StorageError> {
         // Every piece is held already.
         Ok(None)
+    }
+
+    fn look(&self, file: FileIndex) -> Result<(), StorageError> {
+        let Some(expected) = self.standings.look(file, self.first(file)) else {
+            return Ok(());
+        };
+        let path = self.path(file);
+        let stat = os::stat_path(path).map_err(|source| StorageError::reading(path, source));
+        let looked = stat.and_then(|stat| self.compare(file, &expected.look, &stat));
+        looked.inspect_err(|error| self.doubt(file, expected.changes, error))
+    }
+
+    fn changes(&self, file: FileIndex) -> u64 {
+        self.standings.changes(file)
+    }
+
+    fn reread(
+        &self,
+        file: FileIndex,
+        hashes: &PieceHashes,
+        tell: &mut dyn FnMut(PieceIndex) -> bool,
+    ) -> Result<Reread, StorageError> {
+        let subject = Subject {
+            standings: &self.standings,
+            geometry: &self.geometry,
+            hashes,
+            file,
+            open: &|| self.open_path(file),
+        };
+        reread(&subject, tell)
     }
 
     fn finish(&self) -> Result<PathBuf, StorageError> {

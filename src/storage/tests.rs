@@ -4,6 +4,7 @@
 //! drops with a process too.
 #![allow(clippy::unwrap_used)]
 
+mod changing;
 mod crashes;
 mod existing;
 mod faults;

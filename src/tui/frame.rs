@@ -135,11 +135,14 @@ mod tests {
             eta: Some(Duration::from_secs(11)),
             availability: 2.419,
             without_holder: 0,
+            offered: None,
+            withheld_files: 0,
             map: [vec![255; 150], vec![200; 20], vec![90; 10], vec![0; 76]].concat(),
             pulled: false,
             givers: 3,
             completed_peers: 0,
             stalled: None,
+            withheld: None,
             peers,
         }
     }

@@ -9,7 +9,7 @@ use super::style::{Glyphs, Line, Tone, columns as columns_of, shortened};
 use std::time::Duration;
 
 use crate::content::escape_hostile;
-use crate::node::{Phase, ShareStatus, StallCause};
+use crate::node::{Phase, ShareStatus, StallCause, Withheld};
 
 /// A name is cut to no less than this to keep everything in one line; below, there are two lines.
 const NAME_COLUMNS_MIN: usize = 16;
@@ -220,7 +220,7 @@ fn fetching(status: &ShareStatus, glyphs: Glyphs) -> Vec<Part> {
         (Some(cause), _) => parts.push(Part::new(
             6,
             Tone::Warning,
-            stall(cause, status.without_holder),
+            stall(cause, status.without_holder, status.withheld.as_ref()),
         )),
         (None, Some(eta)) => {
             parts.push(Part::new(6, Tone::Plain, format!("ETA {}", rough(eta))));
@@ -231,6 +231,23 @@ fn fetching(status: &ShareStatus, glyphs: Glyphs) -> Vec<Part> {
 }
 
 fn seeding(status: &ShareStatus, glyphs: Glyphs) -> Vec<Part> {
+    let mut parts = served(status, glyphs);
+    let withheld = counted(status.withheld_files.into(), "file");
+    match (status.withheld_files, status.offered) {
+        (0, _) => {}
+        (_, Some(0)) => {
+            let text = format!("nothing to offer: {withheld} changed or away");
+            parts.push(Part::new(8, Tone::Bad, text));
+        }
+        (_, _) => {
+            let text = format!("{withheld} changed or away");
+            parts.push(Part::new(5, Tone::Warning, text));
+        }
+    }
+    parts
+}
+
+fn served(status: &ShareStatus, glyphs: Glyphs) -> Vec<Part> {
     vec![
         Part::new(3, Tone::Plain, bytes(status.total.unwrap_or(status.bytes))),
         Part::new(6, Tone::Good, flow(Flow::Up, status.up_per_sec, glyphs)).at_least(12),
@@ -267,10 +284,14 @@ pub(super) fn flow(flow: Flow, per_sec: u64, glyphs: Glyphs) -> String {
 }
 
 /// Why nothing arrives, in a few words.
-pub(super) fn stall(cause: StallCause, missing: u32) -> String {
+pub(super) fn stall(cause: StallCause, missing: u32, why: Option<&Withheld>) -> String {
     match cause {
         StallCause::NoPeers => "no peer known".to_owned(),
-        StallCause::NoHolder => format!("no holder of {}", counted(missing.into(), "piece")),
+        StallCause::NoHolder => {
+            let missing = counted(missing.into(), "piece");
+            let why = why.map_or_else(String::new, |why| format!(": {why}"));
+            format!("no holder of {missing}{why}")
+        }
         StallCause::Unreachable => "no peer reachable".to_owned(),
     }
 }

@@ -21,6 +21,10 @@ const ACCOUNT_LASTS: Duration = Duration::from_secs(3);
 /// Losses that wait at once, and accounts remembered; beyond, the oldest is told or forgotten.
 const LOSSES_MAX: usize = 64;
 
+/// Sentences about single files in a row, and for how long further ones are only counted then.
+const FILES_TOLD_MAX: u64 = 10;
+const FILES_COUNTED_FOR: Duration = Duration::from_secs(3);
+
 /// Who wants to hear a sentence.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Weight {
@@ -58,6 +62,42 @@ pub struct Narrator {
     losses: VecDeque<Loss>,
     /// Peers whose loss was told with the account of their pieces, and when.
     accounted: VecDeque<(PeerId, Instant)>,
+    files: Files,
+}
+
+/// Sentences about single files: when thousands of them are away at once, each is one too many.
+#[derive(Debug, Default)]
+struct Files {
+    /// Since when they are counted, how many came since, and how many of those were told.
+    since: Option<Instant>,
+    came: u64,
+    told: u64,
+}
+
+impl Files {
+    /// Whether one more is told; else it is counted.
+    fn is_told(&mut self, now: Instant) -> bool {
+        self.since.get_or_insert(now);
+        self.came += 1;
+        let is_told = self.told < FILES_TOLD_MAX;
+        self.told += u64::from(is_told);
+        is_told
+    }
+
+    /// How many were not told, once that is due.
+    fn due(&mut self, now: Instant) -> Option<Sentence> {
+        let since = self.since?;
+        if now.duration_since(since) < FILES_COUNTED_FOR {
+            return None;
+        }
+        let silent = self.came - self.told;
+        *self = Self::default();
+        (silent > 0).then(|| Sentence {
+            text: format!("{silent} more such changes of files"),
+            tone: Tone::Warning,
+            weight: Weight::Retold,
+        })
+    }
 }
 
 impl Narrator {
@@ -120,10 +160,14 @@ impl Narrator {
                 );
                 (Weight::Retold, Tone::Warning, text)
             }
-            NodeEvent::Stalled { cause, missing } => (
+            NodeEvent::Stalled {
+                cause,
+                missing,
+                why,
+            } => (
                 Weight::Retold,
                 Tone::Warning,
-                format!("nothing arrives: {}", stall(*cause, *missing)),
+                format!("nothing arrives: {}", stall(*cause, *missing, why.as_ref())),
             ),
             NodeEvent::PieceStored { .. } => return Vec::new(),
             NodeEvent::FileComplete { path } => (
@@ -131,13 +175,19 @@ impl Narrator {
                 Tone::Plain,
                 format!("complete: {}", escape_hostile(path)),
             ),
-            NodeEvent::SourceChanged { what, .. } => (
-                Weight::Retold,
-                Tone::Bad,
-                format!(
-                    "{}; its pieces are not offered any more",
-                    escape_hostile(what)
-                ),
+            NodeEvent::Withdrawn {
+                reason,
+                is_away,
+                left,
+                ..
+            } => return self.on_withdrawn(now, reason, *is_away, *left),
+            NodeEvent::Offered {
+                path, pieces, of, ..
+            } => return self.on_offered(now, path, *pieces, *of),
+            NodeEvent::SourceAway { what } => (
+                Weight::Routine,
+                Tone::Warning,
+                format!("{}; it is looked for again", escape_hostile(what)),
             ),
             NodeEvent::PeerCompleted { peer } => (
                 Weight::Routine,
@@ -145,6 +195,59 @@ impl Narrator {
                 format!("peer {} has everything", self.names.of(peer)),
             ),
         };
+        vec![Sentence { text, tone, weight }]
+    }
+
+    fn on_withdrawn(
+        &mut self,
+        now: Instant,
+        reason: &str,
+        is_away: bool,
+        left: u32,
+    ) -> Vec<Sentence> {
+        let bad = |text: String| Sentence {
+            text,
+            tone: Tone::Bad,
+            weight: Weight::Retold,
+        };
+        let mut sentences = Vec::new();
+        if self.files.is_told(now) {
+            let what = if is_away {
+                "its pieces are withdrawn and it is looked for again"
+            } else {
+                "its pieces are withdrawn while it is read again"
+            };
+            sentences.push(bad(format!("{}; {what}", escape_hostile(reason))));
+        }
+        if left == 0 {
+            sentences.push(bad("nothing is left to offer".to_owned()));
+        }
+        sentences
+    }
+
+    fn on_offered(&mut self, now: Instant, path: &str, pieces: u32, of: u32) -> Vec<Sentence> {
+        if !self.files.is_told(now) {
+            return Vec::new();
+        }
+        let path = escape_hostile(path);
+        let (tone, text) = match pieces {
+            0 => (
+                Tone::Bad,
+                format!("`{path}` does not match the link any more: seed it again for a new link"),
+            ),
+            all if all == of => (
+                Tone::Good,
+                format!("`{path}` is as in the link: its pieces are offered again"),
+            ),
+            _ => (
+                Tone::Warning,
+                format!(
+                    "`{path}` still has {pieces} of its {} as in the link: they are offered again",
+                    counted(of.into(), "piece")
+                ),
+            ),
+        };
+        let weight = Weight::Retold;
         vec![Sentence { text, tone, weight }]
     }
 
@@ -182,7 +285,7 @@ impl Narrator {
 
     /// Losses that have waited long enough.
     pub fn due(&mut self, now: Instant) -> Vec<Sentence> {
-        let mut sentences = Vec::new();
+        let mut sentences: Vec<_> = self.files.due(now).into_iter().collect();
         while self
             .losses
             .front()
@@ -341,7 +444,11 @@ mod tests {
                 "nothing arrives: no peer reachable",
             ),
         ] {
-            let event = NodeEvent::Stalled { cause, missing: 3 };
+            let event = NodeEvent::Stalled {
+                cause,
+                missing: 3,
+                why: None,
+            };
             assert_eq!(texts(narrator.tell(now, &event)), [words]);
         }
     }

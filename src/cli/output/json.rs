@@ -76,11 +76,19 @@ pub(super) enum Body<'a> {
     Stalled {
         cause: &'static str,
         missing: u32,
+        path: Option<&'a str>,
+        reason: Option<String>,
     },
     Withdrawn {
         path: &'a str,
         pieces: u32,
         reason: &'a str,
+        left: u32,
+    },
+    Offered {
+        path: &'a str,
+        pieces: u32,
+        left: u32,
     },
     Skipped {
         path: String,
@@ -229,21 +237,44 @@ impl<'a> Body<'a> {
                 after_ms: after.as_micros().div_ceil(1000),
                 cause: fault(*cause),
             },
-            NodeEvent::Stalled { cause, missing } => Self::Stalled {
+            NodeEvent::Stalled {
+                cause,
+                missing,
+                why,
+            } => Self::Stalled {
                 cause: match cause {
                     StallCause::NoPeers => "no_peers",
                     StallCause::NoHolder => "no_holder",
                     StallCause::Unreachable => "unreachable",
                 },
                 missing: *missing,
+                path: why.as_ref().map(|why| why.path.as_str()),
+                reason: why.as_ref().map(ToString::to_string),
             },
-            NodeEvent::SourceChanged { path, pieces, what } => Self::Withdrawn {
+            NodeEvent::Withdrawn {
+                path,
+                pieces,
+                reason,
+                left,
+                ..
+            } => Self::Withdrawn {
                 path,
                 pieces: *pieces,
-                reason: what,
+                reason,
+                left: *left,
+            },
+            // Nothing of it is.
+            NodeEvent::Offered { pieces: 0, .. } => return None,
+            NodeEvent::Offered {
+                path, pieces, left, ..
+            } => Self::Offered {
+                path,
+                pieces: *pieces,
+                left: *left,
             },
             NodeEvent::Described { .. }
             | NodeEvent::PieceStored { .. }
+            | NodeEvent::SourceAway { .. }
             | NodeEvent::FileComplete { .. }
             | NodeEvent::PeerCompleted { .. } => return None,
         })
@@ -350,6 +381,7 @@ impl<'a> Body<'a> {
             Self::Skipped { .. } => "skipped",
             Self::Leftover { .. } => "leftover",
             Self::Unportable { .. } => "unportable",
+            Self::Offered { .. } => "offered",
             Self::Done { .. } => "done",
             Self::Stopped { .. } => "stopped",
             Self::File { .. } => "file",
@@ -445,6 +477,7 @@ mod tests {
     use crate::cli::output::tests::{manifest, status};
     use crate::cli::settings::Origin;
     use crate::content::PeerId;
+    use crate::node::{Whose, Withheld, WithheldWhy};
     use crate::storage::{IllegalReason, SkipReason};
 
     const SCHEMA: &str = include_str!("schema.json");
@@ -563,16 +596,40 @@ mod tests {
                 leak(NodeEvent::Stalled {
                     cause: StallCause::NoHolder,
                     missing: 12,
+                    why: None,
                 }),
-                r#"{"v":1,"type":"stalled","ts":1764000000.25,"cause":"no_holder","missing":12}"#,
+                r#"{"v":1,"type":"stalled","ts":1764000000.25,"cause":"no_holder","missing":12,"path":null,"reason":null}"#,
             ),
             (
-                leak(NodeEvent::SourceChanged {
+                leak(NodeEvent::Stalled {
+                    cause: StallCause::NoHolder,
+                    missing: 12,
+                    why: Some(Withheld {
+                        path: "a/b".into(),
+                        why: WithheldWhy::Rereading,
+                        whose: Whose::Peer,
+                    }),
+                }),
+                r#"{"v":1,"type":"stalled","ts":1764000000.25,"cause":"no_holder","missing":12,"path":"a/b","reason":"the seeder's file `a/b` changed; it is being read again"}"#,
+            ),
+            (
+                leak(NodeEvent::Withdrawn {
                     path: "set/edited".into(),
                     pieces: 128,
-                    what: "`/home/me/set/edited` changed".into(),
+                    reason: "`/home/me/set/edited` changed".into(),
+                    is_away: false,
+                    left: 0,
                 }),
-                r#"{"v":1,"type":"withdrawn","ts":1764000000.25,"path":"set/edited","pieces":128,"reason":"`/home/me/set/edited` changed"}"#,
+                r#"{"v":1,"type":"withdrawn","ts":1764000000.25,"path":"set/edited","pieces":128,"reason":"`/home/me/set/edited` changed","left":0}"#,
+            ),
+            (
+                leak(NodeEvent::Offered {
+                    path: "set/edited".into(),
+                    pieces: 127,
+                    of: 128,
+                    left: 127,
+                }),
+                r#"{"v":1,"type":"offered","ts":1764000000.25,"path":"set/edited","pieces":127,"left":127}"#,
             ),
             (
                 Body::skipped(&Skipped {

@@ -653,11 +653,14 @@ pub(super) mod tests {
             eta: Some(Duration::from_secs(5)),
             availability: 2.4191,
             without_holder: 0,
+            offered: None,
+            withheld_files: 0,
             map: Vec::new(),
             pulled: false,
             givers: 2,
             completed_peers: 0,
             stalled: None,
+            withheld: None,
             peers: Vec::new(),
         }
     }

@@ -2,6 +2,7 @@
 //!
 //! Whom to keep and whom to ask is the engine's matter; this only tells it who came, went or spoke.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -15,7 +16,7 @@ use crate::node::perform;
 use crate::node::session::{DataJob, Session};
 use crate::node::share::SessionId;
 use crate::node::status::NodeEvent;
-use crate::wire::ShareMessage;
+use crate::wire::{ShareMessage, SourceState};
 
 /// A peer that was dialled and has not become ready after this long may be dialled again.
 const READY_MAX: Duration = Duration::from_secs(10);
@@ -36,6 +37,8 @@ pub(in crate::node) struct Linked {
     pub(in crate::node) is_ready: bool,
     /// Whether the engine knows it.
     pub(in crate::node) is_up: bool,
+    /// Files of which it said why it does not offer them.
+    pub(in crate::node) withheld: BTreeMap<FileIndex, SourceState>,
 }
 
 impl Actor {
@@ -118,6 +121,7 @@ impl Actor {
                 session,
                 is_ready: false,
                 is_up: false,
+                withheld: BTreeMap::new(),
             },
         );
         self.dialled.insert(peer, Instant::now() + READY_MAX);
@@ -178,6 +182,7 @@ impl Actor {
                     perform::check_records(self, session, records.into_vec());
                 }
             }
+            ShareMessage::Source { file, state } => self.on_source(&peer, file, state),
             message => self.engine_of(session, |peer| Input::Message { peer, message }),
         }
     }
@@ -209,8 +214,9 @@ impl Actor {
             self.exchange.up(Instant::now(), peer, is_local);
             self.dialled.remove(&peer);
             let near = self.hub.subnets().contain(&address);
-            let peer = self.key(peer);
-            self.engine(Input::PeerUp { peer, near });
+            let key = self.key(peer);
+            self.engine(Input::PeerUp { peer: key, near });
+            self.tell_sources(&peer);
         }
     }
 

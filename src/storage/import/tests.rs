@@ -374,6 +374,7 @@ fn holes_do_not_hide_that_a_length_is_a_lie() {
                 len: 1 << 20,
                 ..os::stat_path(&path).unwrap().signature
             },
+            device: os::stat_path(&path).unwrap().device,
             path: path.clone(),
         }],
         path.clone(),
@@ -547,8 +548,7 @@ fn a_read_after_any_change_of_the_file_is_refused() {
             }
             change(&path);
             let error = imported.store.read_piece(piece, &mut bytes).unwrap_err();
-            let named =
-                matches!(&error, StorageError::SourceChanged { path: named } if *named == path);
+            let named = matches!(&error, StorageError::SourceChanged { path: named } | StorageError::NotFound { path: named } if *named == path);
             assert!(named, "{what}, warm {warm}: {error:?}");
             assert!(imported.store.check(FileIndex::new(0)).is_err());
         }
