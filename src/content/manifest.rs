@@ -235,6 +235,21 @@ impl Manifest {
         })
     }
 
+    /// What the share is called whose canonical bytes begin with `bytes`, for which [`Self::HEAD_LEN_MAX`] are enough. Nothing
+    /// else of them is looked at.
+    #[must_use]
+    pub fn name_at_head(bytes: &[u8]) -> Option<Name> {
+        let mut cursor = Cursor::new(bytes, MANIFEST_LEN_MAX).ok()?;
+        if cursor.take::<u8>().ok()? != VERSION {
+            return None;
+        }
+        let header: Header<'_> = cursor.take().ok()?;
+        Name::parse(header.name).ok()
+    }
+
+    /// Most bytes in front of the first entry: version, layout, name, and three numbers of at most five bytes.
+    pub const HEAD_LEN_MAX: usize = 2 + 255 + 3 * 5;
+
     /// The canonical bytes: at most 64 MiB, and their SHA-256 is the id.
     #[must_use]
     pub fn encode(&self) -> Vec<u8> {
@@ -788,6 +803,18 @@ mod tests {
             folder(entries),
             Err(ManifestError::TooManyEntries { .. })
         ));
+    }
+
+    #[test]
+    fn the_head_of_a_manifest_tells_the_longest_name() {
+        let long = "n".repeat(255);
+        let entries = (0..2_000).map(|index| file(&format!("{index}"), 1 << 20));
+        let manifest = Manifest::new(name(&long), Layout::Folder, entries.collect()).unwrap();
+        let bytes = manifest.encode();
+        let told = Manifest::name_at_head(&bytes[..Manifest::HEAD_LEN_MAX]);
+        assert_eq!(told.as_ref(), Some(manifest.name()));
+        assert_eq!(Manifest::name_at_head(&bytes[..100]), None);
+        assert_eq!(Manifest::name_at_head(&[]), None);
     }
 
     #[test]

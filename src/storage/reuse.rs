@@ -4,8 +4,8 @@
 //! whatever else has the names of wanted files. It looks nowhere else on the machine, so a share tells its maker
 //! nothing about other files. Old files are only read, and every byte is hashed before it is taken. Called by `node`.
 
-use std::collections::HashMap;
-use std::ffi::OsString;
+use std::collections::{HashMap, HashSet};
+use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -19,13 +19,15 @@ use super::part;
 use super::state::KnownShares;
 use super::{PieceStore, StorageError, beneath, disk};
 use crate::content::{
-    Bitfield, Digest, FileIndex, Layout, Manifest, PieceHashes, PieceIndex, PieceSpan,
+    Bitfield, Digest, FileIndex, Layout, Manifest, Name, PieceHashes, PieceIndex, PieceSpan,
 };
 
 /// How long to look before the transfer begins. Less misses old pieces on slow disks, more delays the first byte there.
 const LOOK_MAX: Duration = Duration::from_secs(2);
 /// Part folders looked into.
 const FOLDERS_MAX: usize = 64;
+/// Names in the target's folder that are looked through.
+const NEIGHBOURS_MAX: usize = 100_000;
 /// Pieces of a file of which nobody knows the hashes that are read to find out whether it is an older version.
 const SAMPLE_LEN: usize = 8;
 /// Pieces in a row that are not what they should be after which a file is read no further.
@@ -94,9 +96,15 @@ impl FetchStore {
         };
         // Without a part folder nothing is missing.
         if self.part.is_some() {
-            search.part_folders();
-            search.known_shares(memory);
-            search.same_names();
+            let neighbours = search.neighbours();
+            search.part_folders(&neighbours);
+            if neighbours
+                .iter()
+                .any(|name| !part::is_part_folder_name(name))
+            {
+                search.known_shares(&neighbours, memory);
+                search.same_names(&neighbours);
+            }
             search.found.places.sort_unstable();
         }
         search.found
@@ -180,20 +188,35 @@ struct Search<'a> {
 }
 
 impl Search<'_> {
-    /// Unfinished fetches of other shares into the same folder.
-    fn part_folders(&mut self) {
-        let root = self.store.root.dir();
+    /// What lies in the target's folder beside our part folder; nothing when that is too much to look through.
+    fn neighbours(&self) -> HashSet<OsString> {
         let ours = part::name_of(&self.store.manifest.id());
-        let Ok(entries) = root.entries() else { return };
+        let Ok(entries) = self.store.root.dir().entries() else {
+            return HashSet::new();
+        };
         let names = entries.filter_map(|entry| Some(entry.ok()?.file_name()));
-        let is_other = |name: &OsString| part::is_part_folder_name(name) && **name != *ours;
-        let mut names: Vec<_> = names.filter(is_other).take(FOLDERS_MAX).collect();
+        let names = names.filter(|name| **name != *ours);
+        let names: HashSet<_> = names.take(NEIGHBOURS_MAX + 1).collect();
+        if names.len() > NEIGHBOURS_MAX {
+            return HashSet::new();
+        }
+        names
+    }
+
+    /// Unfinished fetches of other shares into the same folder.
+    fn part_folders(&mut self, neighbours: &HashSet<OsString>) {
+        let root = self.store.root.dir();
+        let names = neighbours.iter();
+        let mut names: Vec<_> = names
+            .filter(|name| part::is_part_folder_name(name))
+            .collect();
         names.sort_unstable();
+        names.truncate(FOLDERS_MAX);
         for name in names {
-            if !os::is_ours(root, Path::new(&name)).unwrap_or(false) {
+            if !os::is_ours(root, Path::new(name)).unwrap_or(false) {
                 continue;
             }
-            let Ok(dir) = beneath::open_folder_in(root, &name) else {
+            let Ok(dir) = beneath::open_folder_in(root, name) else {
                 continue;
             };
             let Some((manifest, hashes)) = part::saved_in(&dir) else {
@@ -213,16 +236,18 @@ impl Search<'_> {
     }
 
     /// Finished files of shares that this host made or fetched, where a fetch into this folder puts them.
-    fn known_shares(&mut self, memory: &Path) {
+    fn known_shares(&mut self, neighbours: &HashSet<OsString>, memory: &Path) {
         let store = self.store;
-        let lies_here = |name: &Path| store.root.stat(name).is_ok_and(|stat| stat.is_some());
-        let is_result_here = lies_here(Path::new(&store.place.name));
-        let is_candidate = |known: &Manifest| {
-            known.id() != store.manifest.id()
-                && known.layout() == store.manifest.layout()
-                && (is_result_here || lies_here(Path::new(known.name().as_str())))
-        };
-        for (manifest, hashes) in KnownShares::open(memory).matching(is_candidate) {
+        let lies_here = |name: &str| neighbours.contains(OsStr::new(name));
+        let our_name = store.manifest.name();
+        // The result may have got another name than its share.
+        let is_result_here = neighbours.contains(&store.place.name);
+        let is_candidate =
+            |name: &Name| lies_here(name.as_str()) || (is_result_here && name == our_name);
+        for (manifest, hashes) in KnownShares::open(memory).named(is_candidate) {
+            if manifest.id() == store.manifest.id() {
+                continue;
+            }
             let mut tops = vec![OsString::from(manifest.name().as_str())];
             if store.place.name != tops[0] {
                 tops.push(store.place.name.clone());
@@ -236,18 +261,14 @@ impl Search<'_> {
     }
 
     /// Files that have the names of wanted ones, and whose hashes nobody knows: a few of their pieces tell.
-    fn same_names(&mut self) {
+    fn same_names(&mut self, neighbours: &HashSet<OsString>) {
         let store = self.store;
         let mut tops = vec![store.place.name.clone()];
         let name = OsString::from(store.manifest.name().as_str());
         if !tops.contains(&name) {
             tops.push(name);
         }
-        let lies_here = |top: &OsString| {
-            let stat = store.root.stat(Path::new(top));
-            stat.is_ok_and(|stat| stat.is_some())
-        };
-        tops.retain(lies_here);
+        tops.retain(|top| neighbours.contains(top));
         for top in tops {
             for (file, entry) in store.manifest.files() {
                 if self.is_over() {

@@ -533,4 +533,29 @@ mod tests {
         assert!(inside(&seen, "../file").is_some());
         assert!(inside(&seen, "../../file").is_none());
     }
+
+    #[test]
+    fn one_entry_more_than_a_share_can_hold_ends_the_walk() {
+        let mut walk = Walk {
+            exclude: &Globs::default(),
+            progress: &|_, _| {},
+            cancel: &AtomicBool::new(false),
+            files: Vec::new(),
+            others: Vec::new(),
+            skipped: Vec::new(),
+            refused: Vec::new(),
+            excluded: 0,
+            folders: ENTRY_COUNT_MAX as usize - 1,
+            bytes: 0,
+        };
+        let path = |text| RelativePath::parse(text).expect("a path");
+        assert!(walk.other(path("last"), EntryKind::EmptyFolder).is_ok());
+        let error = walk.other(path("more"), EntryKind::EmptyFolder);
+        let error = error.expect_err("one too many");
+        assert!(matches!(error, StorageError::TooManyEntries), "{error:?}");
+        assert!(
+            error.to_string().contains("more than 1048576 files"),
+            "{error}"
+        );
+    }
 }

@@ -8,7 +8,7 @@ use std::path::Path;
 use rusqlite::{Connection, OptionalExtension, TransactionBehavior, params};
 
 use super::{State, TOUCH_SECS, seconds_now};
-use crate::content::{Digest, Manifest, PieceHashes, ShareId};
+use crate::content::{Digest, Manifest, Name, PieceHashes, ShareId};
 
 /// Bytes kept of one share: some 60,000 files, or 1 TB in large ones. What needs more has to be asked of a peer.
 const SHARE_MAX: usize = 8 * 1024 * 1024;
@@ -43,26 +43,25 @@ impl KnownShares {
         Some((manifest, hashes))
     }
 
-    /// Those whose manifest is as `wanted` says; the last used first.
-    pub(in crate::storage) fn matching(
+    /// Those whose name is as `wanted` says; the last used first.
+    pub(in crate::storage) fn named(
         &mut self,
-        wanted: impl Fn(&Manifest) -> bool,
+        wanted: impl Fn(&Name) -> bool,
     ) -> Vec<(Manifest, PieceHashes)> {
         let Some(connection) = &self.0.connection else {
             return Vec::new();
         };
-        let found = all(connection).unwrap_or_else(|error| {
+        let heads = heads(connection).unwrap_or_else(|error| {
             self.0.give_up(&error);
             Vec::new()
         });
-        let matching = found.into_iter().filter_map(|(manifest, digests)| {
-            let manifest = Manifest::decode(&manifest).ok().filter(&wanted)?;
-            let (digests, _) = digests.as_chunks::<32>();
-            let digests = digests.iter().map(|bytes| Digest::from_bytes(*bytes));
-            let hashes = PieceHashes::from_digests(&manifest, digests.collect()).ok()?;
-            Some((manifest, hashes))
-        });
-        matching.collect()
+        let is_wanted =
+            |head: &[u8]| Manifest::name_at_head(head).is_some_and(|name| wanted(&name));
+        let ids = heads.iter().filter(|(_, head)| is_wanted(head));
+        let ids: Vec<_> = ids
+            .map(|(id, _)| ShareId::from_digest(Digest::from_bytes(*id)))
+            .collect();
+        ids.iter().filter_map(|id| self.find(id)).collect()
     }
 
     /// Keeps them, unless they are too large.
@@ -84,10 +83,13 @@ fn find(connection: &Connection, id: &ShareId) -> rusqlite::Result<Option<(Vec<u
     row.optional()
 }
 
-fn all(connection: &Connection) -> rusqlite::Result<Vec<(Vec<u8>, Vec<u8>)>> {
-    let mut query =
-        connection.prepare("SELECT manifest, digests FROM shares ORDER BY used DESC, id")?;
-    let rows = query.query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?;
+/// Ids and the first bytes of manifests.
+fn heads(connection: &Connection) -> rusqlite::Result<Vec<([u8; 32], Vec<u8>)>> {
+    let query = "SELECT id, substr(manifest, 1, ?1) FROM shares ORDER BY used DESC, id";
+    let mut query = connection.prepare(query)?;
+    let rows = query.query_map(params![Manifest::HEAD_LEN_MAX as i64], |row| {
+        Ok((row.get(0)?, row.get(1)?))
+    })?;
     rows.collect()
 }
 
@@ -142,6 +144,27 @@ mod tests {
         fs::write(&path, text).unwrap();
         let never = AtomicBool::new(false);
         import(&[path], &ImportOptions::default(), &|_| {}, &never).unwrap()
+    }
+
+    #[test]
+    fn shares_are_found_by_their_names() {
+        let folder = tempfile::tempdir().unwrap();
+        let state = folder.path().join("state");
+        let (one, two) = (share(folder.path(), "one"), share(folder.path(), "two"));
+        let mut known = KnownShares::open(&state);
+        for share in [&one, &two] {
+            known.keep(&share.manifest, &share.hashes);
+        }
+        let mut ids: Vec<_> = known
+            .named(|name| name.as_str() == "file")
+            .into_iter()
+            .map(|(manifest, _)| manifest.id())
+            .collect();
+        ids.sort_unstable();
+        let mut expected = [one.manifest.id(), two.manifest.id()];
+        expected.sort_unstable();
+        assert_eq!(ids, expected);
+        assert!(known.named(|name| name.as_str() == "other").is_empty());
     }
 
     #[test]
