@@ -4,7 +4,7 @@ use std::ffi::OsStr;
 use std::fs;
 use std::os::unix::ffi::OsStrExt;
 
-use crate::support::{Outcome, Place, fetch, seed, tree};
+use crate::support::{Outcome, Place, Shoal, fetch, seed, tree};
 
 /// Lines of stderr that begin like this.
 fn lines_of<'a>(outcome: &'a Outcome, start: &str) -> Vec<&'a str> {
@@ -46,6 +46,35 @@ fn all_names_that_cannot_be_shared_are_told_at_once_with_their_bytes_and_a_hint(
     assert!(
         error["message"].as_str().unwrap().contains("na\\xefve"),
         "{error}"
+    );
+}
+
+#[test]
+fn of_several_paths_all_that_cannot_be_shared_are_told_the_first_too() {
+    let place = Place::new();
+    let folder = bad_names(&place);
+    let paths: Vec<_> = [&b"a\\b"[..], b"caf\xe9", b"good", b"missing"]
+        .iter()
+        .map(|name| folder.join(OsStr::from_bytes(name)))
+        .collect();
+    let link = |flags: &[&str]| {
+        let shoal = place.shoal("home").arg("link").args(flags);
+        paths.iter().fold(shoal, Shoal::arg).run()
+    };
+    let refused = link(&[]);
+    assert_eq!(refused.code, 6, "{refused:?}");
+    for line in [
+        "a\\b`: its name has",
+        "caf\\xe9`: its name",
+        "missing`: it does not exist",
+    ] {
+        assert!(refused.stderr.contains(line), "{line}: {}", refused.stderr);
+    }
+    let skipped = link(&["--skip-unshareable"]);
+    assert_eq!(skipped.code, 0, "{skipped:?}");
+    assert!(
+        skipped.stderr.contains("good: 1 B in 1 file"),
+        "{skipped:?}"
     );
 }
 

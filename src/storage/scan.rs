@@ -16,8 +16,8 @@ use super::globs::Globs;
 use super::os::{self, Kind, Signature, Stat};
 use super::part;
 use crate::content::{
-    ENTRY_COUNT_MAX, Entry, EntryKind, Layout, Name, PathError, RelativePath,
-    is_symlink_target_inside,
+    ENTRY_COUNT_MAX, Entry, EntryKind, Layout, Name, PATH_DEPTH_MAX, PATH_LEN_MAX, PathError,
+    RelativePath, is_symlink_target_inside,
 };
 
 /// Files between two reports of progress.
@@ -86,6 +86,16 @@ impl fmt::Display for SkipReason {
             Self::LinkOutside => "link leads out of the folder",
             Self::PartFolder => "part of an unfinished fetch",
             Self::NotUtf8 => "its name is not UTF-8",
+            // Without the path, which is told beside it.
+            Self::Name(PathError::Forbidden { character, .. }) => {
+                return write!(f, "its name has {character:?}, which no share can hold");
+            }
+            Self::Name(PathError::TooDeep { .. }) => {
+                return write!(f, "it lies more than {PATH_DEPTH_MAX} names deep");
+            }
+            Self::Name(PathError::TooLong { len, .. }) => {
+                return write!(f, "its path has {len} bytes, more than {PATH_LEN_MAX}");
+            }
             Self::Name(reason) => return write!(f, "{reason}"),
             Self::Gone => "it does not exist",
             Self::Unreadable(reason) => return write!(f, "it cannot be read: {reason}"),
@@ -145,9 +155,14 @@ pub(super) fn scan(
     cancel: &AtomicBool,
 ) -> Result<Scan, StorageError> {
     let first = paths.first().ok_or(StorageError::NothingToShare)?;
-    let name = match name {
-        Some(name) => name.clone(),
-        None => base_name(first)?,
+    let name = match (name, paths) {
+        (Some(name), _) => name.clone(),
+        (None, [path]) => base_name(path)?,
+        // One that gives no name is refused below, with all others.
+        (None, paths) => match paths.iter().find_map(|path| base_name(path).ok()) {
+            Some(name) => name,
+            None => base_name(first)?,
+        },
     };
     let mut walk = Walk {
         exclude,
